@@ -1,0 +1,188 @@
+"""The broker as a whole: what it is made of, how it runs, and the order in which it stops.
+
+The story is `Broker.run`: nurseries one inside another, so that what feeds ends before what is fed. Sources end
+first; then the dispatcher, when it has given out all that came in; then the clients, when they have got it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from broker.config import Config, WebSocketConfig
+from broker.core.errors import Close, FaultyFile
+from broker.core.health import health_routes
+from broker.core.http import Route
+from broker.core.policy import Policy
+from broker.core.policy_file import load_policy
+from broker.core.ports import Authenticator, Connector, Log, Receiver
+from broker.edge.front import Front, FrontSettings
+from broker.edge.listener import open_listeners
+from broker.edge.metrics import Metrics
+from broker.runtime.connection import ConnectionLimits
+from broker.runtime.dispatcher import Dispatcher
+from broker.runtime.heartbeat import Heartbeat
+from broker.runtime.ingest import Ingest
+from broker.runtime.outbox import Overflow, QueueLimits
+from broker.runtime.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the broker is given from outside: who knows the tokens, what keeps the events, where they come from."""
+
+    policy: Policy
+    authenticator: Authenticator
+    log: Log
+    connectors: Sequence[Connector] = ()
+    receivers: Sequence[Receiver] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the broker serves: a URL for HTTP (`ws` for `http` gives that of the WebSocket), and the port in it."""
+
+    url: str
+    port: int
+
+
+class Broker:
+    """One broker, assembled from a configuration and the parts that it names."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config = config
+        self._connectors = parts.connectors
+        self._registry = Registry(
+            max_per_user=config.websocket.max_connections_per_user, indexed_claims=parts.policy.claims
+        )
+        self._ingest = Ingest(config.ingest.queue_size)
+        self._log = parts.log
+        self._dispatcher = Dispatcher(parts.log, parts.policy, self._registry)
+        self._counters: Counter[str] = Counter()
+        self._stopping = trio.Event()
+        routes = self._routes(parts.receivers)
+        self._front = Front(_front_settings(config), self._registry, parts.authenticator, routes)
+
+    async def run(self, started: Callable[[Address], None]) -> None:
+        """Serve until SIGINT or SIGTERM; SIGHUP reads the policy anew. A second SIGINT or SIGTERM ends it at once.
+
+        started: called once, when clients can connect.
+
+        Raises OperatorError where it can't begin to serve.
+        """
+        server = self._config.server
+        tls = (server.tls.certificate, server.tls.private_key) if server.tls else None
+        listeners, port = await open_listeners(server.host, server.port, tls)
+        address = _address(server.host, port, secure=tls is not None)
+        with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as watch:
+                watch.start_soon(self._obey, signals, watch.cancel_scope)
+                watch.start_soon(_heartbeat(self._config.websocket).run, self._registry)
+                async with trio.open_nursery() as clients:
+                    async with trio.open_nursery() as heart:
+                        heart.start_soon(self._dispatcher.run, self._ingest)
+                        async with trio.open_nursery() as sources:
+                            serve = partial(trio.serve_listeners, self._front.serve, listeners)
+                            sources.start_soon(partial(serve, handler_nursery=clients))
+                            for connector in self._connectors:
+                                sources.start_soon(self._bring_in, connector)
+                            logger.info("broker.serving", extra={"url": address.url})
+                            started(address)
+                            await self._stopping.wait()
+                            logger.info("broker.stopping", extra={"connections": len(self._registry)})
+                            sources.cancel_scope.cancel()
+                        self._front.stop()
+                        self._ingest.close()
+                    clients.cancel_scope.deadline = trio.current_time() + server.shutdown_grace
+                    self._bid_farewell()
+                watch.cancel_scope.cancel()
+        logger.info("broker.stopped")
+
+    def gauges(self) -> Mapping[str, int]:
+        """How things are now, by name."""
+        registry = self._registry.statistics()
+        return {
+            "connections": registry.connections,
+            "subscriptions": registry.subscriptions,
+            "ingest_waiting_batches": self._ingest.waiting(),
+            **{f"log_{name}": value for name, value in self._log.statistics().items()},
+            **{f"relation_{name}": value for name, value in self._dispatcher.statistics().items()},
+        }
+
+    def counters(self) -> Mapping[str, int]:
+        """What has happened so far, by name."""
+        return {**self._dispatcher.counters, **self._counters}
+
+    def _routes(self, receivers: Iterable[Receiver]) -> list[Route]:
+        routes = health_routes(lambda: "stopping" if self._stopping.is_set() else None)
+        routes += Metrics(self.gauges, self.counters).routes()
+        for receiver in receivers:
+            routes += receiver.routes(self._ingest)
+        return routes
+
+    async def _obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._reload_policy(self._config.visibility.policy)
+            elif self._stopping.is_set():
+                logger.warning("broker.stopped_at_once")
+                everything.cancel()
+            else:
+                self._stopping.set()
+
+    def _reload_policy(self, file: Path) -> None:
+        try:
+            policy = load_policy(file)
+        except FaultyFile as error:
+            self._counters["policy_reloads_failed"] += 1
+            logger.error("policy.refused", extra={"faults": [str(fault) for fault in error.faults]})  # noqa: TRY400
+        else:
+            self._dispatcher.adopt(policy)
+            self._counters["policy_reloads"] += 1
+            logger.info("policy.reloaded", extra={"file": str(file), "rules": len(policy.rules)})
+
+    async def _bring_in(self, connector: Connector) -> None:
+        try:
+            await connector.run(self._ingest)
+        except Exception:  # one source's end must not be that of the others
+            self._counters["connectors_failed"] += 1
+            logger.exception("connector.failed", extra={"connector": connector.name})
+
+    def _bid_farewell(self) -> None:
+        for connection in self._registry:
+            connection.close(Close.GOING_AWAY, "the server is stopping")
+
+
+def _front_settings(config: Config) -> FrontSettings:
+    websocket = config.websocket
+    queue = QueueLimits(websocket.queue_size, websocket.queue_bytes, Overflow(websocket.overflow))
+    return FrontSettings(
+        websocket_path=websocket.path,
+        subprotocols=websocket.subprotocols,
+        allowed_origins=config.server.allowed_origins,
+        max_connections=websocket.max_connections,
+        max_message_size=websocket.max_message_size,
+        authenticate=config.auth.mode != "none",
+        reject_unauthenticated=config.auth.on_failure == "reject",
+        limits=ConnectionLimits(websocket.max_subscriptions, websocket.commands_per_second, queue),
+    )
+
+
+def _heartbeat(websocket: WebSocketConfig) -> Heartbeat:
+    return Heartbeat(websocket.heartbeat, websocket.heartbeat_timeout)
+
+
+def _address(host: str, port: int, *, secure: bool) -> Address:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return Address(f"{'https' if secure else 'http'}://{shown}:{port}", port)

@@ -1,0 +1,96 @@
+"""Rules that no single value can keep or break: what belongs together, what excludes each other, what comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from broker.config_reading import Problem
+
+if TYPE_CHECKING:
+    from broker.config import AuthConfig, Config, WebSocketConfig
+
+_OWN_PATHS = ("/healthz", "/readyz", "/metrics")
+_LATER = "is not available in this release"
+
+
+def check(config: Config) -> list[Problem]:
+    """Everything about the configuration as a whole that is wrong."""
+    return [*_websocket(config.websocket), *_auth(config.auth), *_paths(config)]
+
+
+def not_in_this_release(data: Mapping[str, Any]) -> list[Problem]:
+    """What `data` asks for that a later release will have: refused, since to ignore it would be worse."""
+    return [
+        Problem(path, _LATER, hint)
+        for path, default, hint in (
+            (("log", "path"), ":memory:", 'write path = ":memory:"; events are kept in memory'),
+            (("handlers", "modules"), [], "write modules = []"),
+            (("connectors", "amqp"), [], "take it out; let the services POST to the webhook, or pipe into --stdin"),
+            (("connectors", "webhook", "sources"), {}, "take it out; give publishers a token: broker token --publish"),
+        )
+        if _look_up(data, path, default) != default
+    ]
+
+
+def _look_up(data: Any, path: tuple[str, ...], default: Any) -> Any:
+    for key in path:
+        if not isinstance(data, Mapping) or key not in data:
+            return default
+        data = data[key]
+    return data
+
+
+def _websocket(websocket: WebSocketConfig) -> Iterator[Problem]:
+    if websocket.heartbeat > 0 and websocket.heartbeat_timeout <= 0:
+        yield Problem(
+            ("websocket", "heartbeat_timeout"),
+            "must be greater than 0 while there is a heartbeat",
+            "say how many seconds to wait for a pong, or write heartbeat = 0",
+            also=(("websocket", "heartbeat"),),
+        )
+    if websocket.max_connections_per_user > websocket.max_connections:
+        yield Problem(
+            ("websocket", "max_connections_per_user"),
+            f"is more than max_connections, {websocket.max_connections}",
+            "lower it, or raise max_connections",
+            also=(("websocket", "max_connections"),),
+        )
+
+
+def _auth(auth: AuthConfig) -> Iterator[Problem]:
+    asymmetric = [name for name in auth.algorithms if not name.startswith("HS")]
+    if not auth.algorithms:
+        yield Problem(("auth", "algorithms"), "must name at least one algorithm", 'for example ["HS256"]')
+    if len(set(auth.algorithms)) != len(auth.algorithms):
+        yield Problem(("auth", "algorithms"), "names an algorithm twice", "name each once")
+    if asymmetric and auth.public_key is None and auth.jwks is None:
+        yield Problem(
+            ("auth", "algorithms"),
+            f"{', '.join(asymmetric)} needs a public key",
+            'set public_key = { file = "…" } or jwks',
+        )
+    for key in ("public_key", "jwks"):
+        source = getattr(auth, key)
+        if source is not None and source.generate:
+            yield Problem(("auth", key), "a public key can't be generated", "take out generate; name the issuer's key")
+        if source is not None and auth.algorithms and not asymmetric:
+            hint = 'add one to algorithms, such as "RS256"'
+            yield Problem(("auth", key), "none of auth.algorithms uses it", hint, also=(("auth", "algorithms"),))
+    if auth.audience == ():
+        yield Problem(("auth", "audience"), "must name at least one audience", "or leave the key out")
+
+
+def _paths(config: Config) -> Iterator[Problem]:
+    served = {"websocket": config.websocket.path, "webhook": config.connectors.webhook.path}
+    places = {"websocket": ("websocket", "path"), "webhook": ("connectors", "webhook", "path")}
+    for name, path in served.items():
+        if path in _OWN_PATHS:
+            yield Problem(places[name], f"{path} is the broker's own", "choose another path")
+    if served["websocket"] == served["webhook"]:
+        yield Problem(
+            places["webhook"],
+            "is the path of the WebSocket too",
+            "choose another path for one",
+            also=(("websocket", "path"),),
+        )

@@ -1,0 +1,87 @@
+"""HTTP requests and responses as values, for those who answer them and need not know how they travel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.core.errors import BrokerError
+
+ReadBody = Callable[[int], Awaitable[bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class BodyTooLarge(BrokerError):
+    """The request's body has more bytes than it may; `limit` says how many are allowed."""
+
+    code = "body_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body has more than {limit} bytes")
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of a request, and a way to read its body.
+
+    headers: names in lower case. query: every value of each parameter, in order.
+    read_body: reads the whole body, or raises BodyTooLarge beyond the number of bytes it is given.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, Sequence[str]]
+    headers: Headers
+    http_version: bytes
+    read_body: ReadBody
+
+    def header_values(self, name: str) -> list[str]:
+        """Every value of a header, in order; `name` in lower case."""
+        wanted = name.encode()
+        return [value.decode("latin-1").strip() for header, value in self.headers if header == wanted]
+
+    def header(self, name: str) -> str | None:
+        """The header's value, several joined by commas (RFC 9110 section 5.3), or None."""
+        values = self.header_values(name)
+        return ", ".join(values) if values else None
+
+    def header_tokens(self, name: str) -> set[str]:
+        """The comma-separated tokens of a header, in lower case."""
+        return {token.strip().lower() for token in (self.header(name) or "").split(",")}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer. `close`: end the connection after it, because what follows on it can't be trusted."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    close: bool = False
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which requests a handler answers: this method (GET serves HEAD too) on exactly this path."""
+
+    method: str
+    path: str
+    handler: Handler
+
+
+def json_response(status: int, value: Any, **headers: str) -> Response:
+    """A response that holds `value` as JSON; `headers` by name, with `_` for `-`."""
+    body = json.dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n"
+    return Response(status, body, headers={name.replace("_", "-"): text for name, text in headers.items()})
+
+
+def error_response(status: int, error: BrokerError, **more: Any) -> Response:
+    """An error in the form that the whole broker uses: what, and under which code."""
+    return json_response(status, {"error": str(error), "code": error.code, **more})

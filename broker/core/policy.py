@@ -1,0 +1,132 @@
+"""The policy: the rules that give every event its audience, and the relations that they use.
+
+Of the rules whose shape matches an event's name the most specific one counts, and no other: its place among all of
+them is worked out when the file is loaded (`shapes.rank`), so choosing is taking the least number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from broker.core.audience import NOBODY, AllOf, Audience
+from broker.core.conditions import Claimed, Condition, Fixed, Related, Scope
+from broker.core.happening import Happening
+from broker.core.index import PatternIndex
+from broker.core.relations import Change, Facts, Relation, Step
+from broker.core.shapes import Shape, rank
+
+__all__ = ["Happening", "Policy", "Rule"]
+
+_NOTHING: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which events, visible to whom; and the line of the file where it stands."""
+
+    shape: Shape
+    visible_to: Condition
+    line: int | None = None
+
+
+class Policy:
+    """A policy as loaded. It is a value: nothing in it changes, and what is learned from events lives in `Facts`.
+
+    relations: by name.
+    rules: in the order of the file; no two of the same shape.
+    default: who may see what no rule matches.
+    claims: the claims that it names, by which it pays to index those who are connected.
+    """
+
+    __slots__ = ("_chosen", "_ranked", "_stepping", "_steps", "claims", "default", "relations", "rules")
+
+    def __init__(
+        self,
+        relations: Mapping[str, Relation] | None = None,
+        rules: Sequence[Rule] = (),
+        default: Condition | None = None,
+    ) -> None:
+        self.relations: Mapping[str, Relation] = dict(relations or {})
+        self.rules = tuple(rules)
+        self.default = default or Fixed("nobody", NOBODY)
+        self.claims = frozenset(_claims([*(rule.visible_to for rule in self.rules), self.default]))
+        self._ranked, self._chosen = _rank_rules(self.rules)
+        self._steps, self._stepping = _index_steps(self.relations.values())
+
+    def rule_for(self, name: str) -> Rule | None:
+        """The rule for events of this name; None: the default counts."""
+        matching = self._chosen.match(name)
+        return self._ranked[min(min(ranks) for ranks in matching)] if matching else None
+
+    def condition_for(self, name: str) -> Condition:
+        """What stands in `visible_to` for events of this name."""
+        rule = self.rule_for(name)
+        return self.default if rule is None else rule.visible_to
+
+    def audience(
+        self,
+        happening: Happening,
+        facts: Facts,
+        faults: list[str] | None = None,
+        *,
+        as_of: int | None = None,
+    ) -> Audience:
+        """Who may see the event, by what `facts` hold now.
+
+        faults: takes a line for each value that is missing or can't be used. The lines name paths and kinds, never
+            data, so they are few.
+        as_of: the event's offset, when it is looked at later: then only those are admitted who may see it now and
+            might have seen it then.
+        """
+        condition = self.condition_for(happening.name)
+        faults = [] if faults is None else faults
+        audience = condition.audience(Scope(happening, facts, faults))
+        if as_of is None or not _uses_relations(condition):
+            return audience
+        # Faults were noted by the first look already.
+        return AllOf((audience, condition.audience(Scope(happening, facts, as_of=as_of))))
+
+    def changes(self, happening: Happening) -> Sequence[Change]:
+        """What the event does to relations: to be handed to `Facts.add` and, after delivery, to `Facts.remove`."""
+        matching = self._stepping.match(happening.name)
+        if not matching:
+            return _NOTHING
+        steps = sorted({step for steps in matching for step in steps})
+        return sorted((self._steps[step].change(happening) for step in steps), key=lambda change: change.action)
+
+
+def conditions_in(condition: Condition) -> Iterator[Condition]:
+    """A condition and all that it is made of."""
+    yield condition
+    for part in condition.parts:
+        yield from conditions_in(part)
+
+
+def _claims(conditions: Iterable[Condition]) -> Iterator[str]:
+    for condition in conditions:
+        for part in conditions_in(condition):
+            if isinstance(part, Claimed):
+                yield part.claim
+
+
+def _uses_relations(condition: Condition) -> bool:
+    return any(isinstance(part, Related) for part in conditions_in(condition))
+
+
+def _rank_rules(rules: Sequence[Rule]) -> tuple[tuple[Rule, ...], PatternIndex[int]]:
+    # sorted() is stable, so of equals the one that stands first in the file stays first.
+    pairs = sorted(((pattern, rule) for rule in rules for pattern in rule.shape.patterns), key=lambda p: rank(p[0]))
+    index: PatternIndex[int] = PatternIndex()
+    for place, (pattern, _) in enumerate(pairs):
+        index.add(pattern, place)
+    return tuple(rule for _, rule in pairs), index
+
+
+def _index_steps(relations: Iterable[Relation]) -> tuple[tuple[Step, ...], PatternIndex[int]]:
+    steps = tuple(step for relation in relations for step in relation.steps)
+    index: PatternIndex[int] = PatternIndex()
+    for place, step in enumerate(steps):
+        for pattern in step.shape.patterns:
+            index.add(pattern, place)
+    return steps, index

@@ -1,0 +1,161 @@
+"""HTTP/1.1 on one connection, by h11: heads and bodies within bounds, and answers. The only module that knows h11."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+
+import h11
+import trio
+
+from broker.core.errors import BrokerError
+from broker.core.http import BodyTooLarge, Request, Response
+
+MAX_HEAD_BYTES = 16_384
+HEAD_TIMEOUT = 10.0
+IDLE_TIMEOUT = 60.0  # between two requests on one connection
+BODY_TIMEOUT = 30.0
+WRITE_TIMEOUT = 30.0
+_MAX_QUERY_FIELDS = 100
+_RECEIVE_BYTES = 65_536
+
+
+class BadRequest(BrokerError):
+    """The client sent what is no HTTP request, or one that is refused before anybody looks at it."""
+
+    code = "bad_request"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class HttpConnection:
+    """The server's side of one HTTP/1.1 connection."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._first = True
+        self._method = b""
+        self._announced = 0  # the length of the body, where the head tells it
+
+    async def next_request(self) -> Request | None:
+        """Wait for the next request's head; None when the client is done, or was idle for too long.
+
+        Raises BadRequest for what can't be served, and for a head that takes longer than 10 seconds.
+        """
+        if not self._first and not await self._something_comes():
+            return None
+        self._first = False
+        with trio.move_on_after(HEAD_TIMEOUT), _translated():
+            event = await self._next_event()
+            return self._request(event) if isinstance(event, h11.Request) else None
+        raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, f"the head took longer than {HEAD_TIMEOUT:g} seconds")
+
+    async def read_body(self, limit: int) -> bytes:
+        """The whole body of the present request.
+
+        Raises BodyTooLarge beyond `limit` bytes (before reading where the head says so), BadRequest where it is broken
+        or slower than 30 seconds.
+        """
+        if self._announced > limit:
+            raise BodyTooLarge(limit)
+        parts: list[bytes] = []
+        length = 0
+        with trio.move_on_after(BODY_TIMEOUT), _translated():
+            if self._h11.they_are_waiting_for_100_continue:
+                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+            while isinstance(event := await self._next_event(), h11.Data):
+                parts.append(bytes(event.data))
+                length += len(event.data)
+                if length > limit:
+                    raise BodyTooLarge(limit)
+            if isinstance(event, h11.EndOfMessage):
+                return b"".join(parts)
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "the body ended before its end")
+        raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, f"the body took longer than {BODY_TIMEOUT:g} seconds")
+
+    async def respond(self, response: Response) -> bool:
+        """Answer the present request; True if another may follow on this connection."""
+        headers = [("content-type", response.content_type), ("content-length", str(len(response.body)))]
+        headers += response.headers.items()
+        last = response.close or self._more_is_coming()
+        if last:
+            headers.append(("connection", "close"))
+        body = response.body if self._method != b"HEAD" else b""
+        head = h11.Response(status_code=response.status, headers=headers, reason=_phrase(response.status))
+        await self._write(head, h11.Data(data=body), h11.EndOfMessage())
+        if last or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            return False
+        self._h11.start_next_cycle()
+        return True
+
+    def unread(self) -> bytes:
+        """What the client has sent beyond the present request's head: for whoever takes the connection over."""
+        return bytes(self._h11.trailing_data[0])
+
+    def _request(self, head: h11.Request) -> Request:
+        headers = list(head.headers)
+        names = {name for name, _ in headers}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding together are ambiguous")
+        self._method = head.method
+        self._announced = next((int(value) for name, value in headers if name == b"content-length"), 0)
+        try:
+            target = urlsplit(head.target.decode("ascii"))
+            query = parse_qs(target.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
+        except ValueError:
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "the request's target is no URL that we can read") from None
+        method = head.method.decode("ascii")
+        return Request(method, target.path, query, headers, head.http_version, self.read_body)
+
+    def _more_is_coming(self) -> bool:
+        """Whether the client is still sending what we will not read: then nothing can follow on this connection."""
+        if self._h11.their_state is not h11.SEND_BODY:
+            return self._h11.their_state is h11.ERROR
+        try:
+            return not isinstance(self._h11.next_event(), h11.EndOfMessage)
+        except h11.RemoteProtocolError:
+            return True
+
+    async def _something_comes(self) -> bool:
+        if self._h11.trailing_data[0]:
+            return True
+        with trio.move_on_after(IDLE_TIMEOUT):
+            return await self._feed()
+        return False
+
+    async def _feed(self) -> bool:
+        try:
+            data = await self._stream.receive_some(_RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        self._h11.receive_data(bytes(data))
+        return bool(data)
+
+    async def _next_event(self) -> object:
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            await self._feed()
+        return event
+
+    async def _write(self, *events: h11.Event) -> None:
+        data = b"".join(self._h11.send(event) or b"" for event in events)
+        with trio.move_on_after(WRITE_TIMEOUT) as deadline:
+            await self._stream.send_all(data)
+        if deadline.cancelled_caught:
+            raise trio.BrokenResourceError("the client does not read its answer")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except h11.RemoteProtocolError as error:
+        raise BadRequest(error.error_status_hint, f"this is no HTTP that we speak: {error}") from None
+
+
+def _phrase(status: int) -> bytes:
+    return HTTPStatus(status).phrase.encode()

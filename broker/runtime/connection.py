@@ -1,0 +1,282 @@
+"""One client: reads its commands, carries them out, takes its events, and decides with which code it ends.
+
+The connection never touches the socket. Messages come from `receive`, frames go to the outbox; whoever made it runs
+the outbox's writer beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+import trio
+
+from broker.core.commands import Command, error_frame, parse_command, reply_frame
+from broker.core.errors import (
+    AuthenticationError,
+    BadShape,
+    BrokerError,
+    ClientError,
+    Close,
+    InvalidToken,
+    TooManySubscriptions,
+    UnknownCommand,
+)
+from broker.core.frames import PING, Delivery, close_frame
+from broker.core.patterns import parse_pattern
+from broker.core.ports import Authenticator, Identity
+from broker.runtime.outbox import Fate, Outbox, QueueLimits
+from broker.runtime.registry import Registry, TooManyConnections
+
+logger = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[str | bytes]]
+Ending = tuple[int, str]
+
+# Where what waits still goes out before the close frame; everybody else is ended at once.
+_PATIENT = frozenset((Close.NORMAL, Close.GOING_AWAY, Close.TOKEN_EXPIRED, Close.DISCONNECTED))
+_ids = count(1)
+
+
+class PeerGone(Exception):
+    """The client has ended the connection, or broken the protocol in a way that ends it; carries code and reason."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What one connection may use: patterns it holds, commands a second, and the queue of what waits for it."""
+
+    max_subscriptions: int = 1000
+    commands_per_second: int = 100
+    queue: QueueLimits = field(default_factory=QueueLimits)
+
+
+class Party(Protocol):
+    """What the edge talks to on behalf of one client: a connection, or the refusal of one."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where all that goes to the client goes."""
+        ...
+
+    def heard(self) -> None:
+        """Something came from the client."""
+        ...
+
+    def close(self, code: int, reason: str = "") -> None:
+        """End it, soon."""
+        ...
+
+    async def run(self, receive: Receive) -> Ending:
+        """Serve the client to the end, and return how it ended."""
+        ...
+
+
+class Refusal:
+    """Stands where a connection would, says why there is none, and ends."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.id = next(_ids)
+        self.outbox = Outbox(QueueLimits(frames=1))
+        self._ending = (code, reason)
+
+    def heard(self) -> None:
+        """Nobody waits for a sign of life."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """It ends anyway."""
+
+    async def run(self, receive: Receive) -> Ending:  # noqa: ARG002
+        """Send the close frame, and return its code and reason."""
+        await trio.lowlevel.checkpoint()
+        self.outbox.finish(close_frame(*self._ending), discard=True)
+        return self._ending
+
+
+class Connection:
+    """One client of the broker; made for each, used once."""
+
+    __slots__ = (
+        "_allowance",
+        "_allowed_at",
+        "_authenticator",
+        "_ending",
+        "_identity",
+        "_lifetime",
+        "_limits",
+        "_registry",
+        "heard_at",
+        "id",
+        "outbox",
+        "patterns",
+        "pinged_at",
+    )
+
+    def __init__(
+        self, identity: Identity, registry: Registry, authenticator: Authenticator, limits: ConnectionLimits
+    ) -> None:
+        self.id = next(_ids)
+        self.outbox = Outbox(limits.queue)
+        self.patterns: set[str] = set()
+        self.heard_at = trio.current_time()
+        self.pinged_at: float | None = None
+        self._identity = identity
+        self._registry = registry
+        self._authenticator = authenticator
+        self._limits = limits
+        self._allowance = float(limits.commands_per_second)
+        self._allowed_at = self.heard_at
+        self._lifetime = trio.CancelScope()
+        self._ending: Ending | None = None
+
+    @property
+    def user(self) -> str | None:
+        """The user at the other end, or None."""
+        return self._identity.user
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """The claims of the token that counts now."""
+        return self._identity.claims
+
+    def offer(self, delivery: Delivery) -> Fate:
+        """Queue an event for this client. A client whose queue overflows is ended with 4008."""
+        fate = self.outbox.offer(delivery.frame, delivery.record.event.name)
+        if fate is Fate.OVERFLOWED:
+            self.close(Close.TOO_SLOW, "too slow: the queue overflowed")
+        return fate
+
+    def close(self, code: int, reason: str = "") -> None:
+        """End this connection, soon, with this code. The first call counts."""
+        if self._ending is None:
+            self._ending = (code, reason)
+            self.outbox.finish(close_frame(code, reason), discard=code not in _PATIENT)
+            self._lifetime.cancel()
+
+    def heard(self) -> None:
+        """Note that something came from the client: it lives."""
+        self.heard_at = trio.current_time()
+        self.pinged_at = None
+
+    def ping(self) -> None:
+        """Ask the client for a sign of life."""
+        self.pinged_at = trio.current_time()
+        self.outbox.control(PING)
+
+    async def run(self, receive: Receive) -> Ending:
+        """Serve the client until one side ends it; returns the close code and the reason.
+
+        receive: waits for the next message, and raises PeerGone when there will be none.
+        On return the outbox has been told its last frame; its writer may still be at work.
+        """
+        try:
+            with self._registry.attached(self):
+                self._live_until(self._identity.expires_at)
+                with self._lifetime:
+                    await self._obey(receive)
+        except PeerGone as gone:
+            self._ending = self._ending or (gone.code, gone.reason)
+        except TooManyConnections as error:
+            self._ending = (Close.POLICY_VIOLATION, str(error))
+        if self._ending is None and self._lifetime.cancelled_caught:
+            self._ending = (Close.TOKEN_EXPIRED, "the token has expired")
+        code, reason = self._ending or (Close.GOING_AWAY, "")
+        self.outbox.finish(close_frame(code, reason), discard=code not in _PATIENT)
+        return code, reason
+
+    async def _obey(self, receive: Receive) -> None:
+        while True:
+            message = await receive()
+            if isinstance(message, bytes):
+                self.close(Close.UNSUPPORTED_DATA, "this path takes text frames only")
+            elif self._may_command():
+                self._answer(message)
+            else:
+                self.close(Close.POLICY_VIOLATION, "too many commands")
+
+    def _answer(self, message: str) -> None:
+        command_id = None
+        try:
+            command = parse_command(message)
+            command_id = command.id
+            data = self._carry_out(command)
+        except ClientError as error:
+            self._send(error_frame(error, command_id if command_id is not None else error.reply_id))
+        except BrokerError as error:
+            self._send(error_frame(error, command_id))
+        else:
+            if command_id is not None:
+                self._send(reply_frame(command_id, data))
+
+    def _send(self, frame: bytes) -> None:
+        if self.outbox.answer(frame) is Fate.OVERFLOWED:
+            self.close(Close.TOO_SLOW, "too slow: the queue overflowed")
+
+    def _carry_out(self, command: Command) -> object:
+        match command.event:
+            case "subscribe":
+                return self._subscribe(command.data)
+            case "unsubscribe":
+                return self._unsubscribe(command.data)
+            case "authenticate":
+                return self._authenticate(command.data)
+            case unknown:
+                known = "subscribe, unsubscribe, authenticate"
+                raise UnknownCommand(f"there is no command {unknown[:100]!r}; there are {known}")
+
+    def _subscribe(self, data: object) -> object:
+        pattern = parse_pattern(data)
+        if pattern not in self.patterns:
+            most = self._limits.max_subscriptions
+            if len(self.patterns) >= most:
+                raise TooManySubscriptions(f"a connection holds at most {most} subscriptions")
+            self.patterns.add(pattern)
+            self._registry.patterns.add(pattern, self)
+            self._allowance += 1  # bounded by their number already, and a client may need all of them at once
+        return {"pattern": pattern}
+
+    def _unsubscribe(self, data: object) -> object:
+        pattern = parse_pattern(data)
+        if pattern in self.patterns:
+            self.patterns.discard(pattern)
+            self._registry.patterns.remove(pattern, self)
+        return {"pattern": pattern}
+
+    def _authenticate(self, data: object) -> object:
+        if data is not None and not isinstance(data, str):
+            raise BadShape("authenticate takes a token, which is a text")
+        try:
+            identity = self._authenticator.identify(data)
+        except AuthenticationError as error:
+            logger.info("authenticate.refused", extra={"connection": self.id, "reason": str(error)})
+            raise
+        if identity.user != self._identity.user:
+            raise InvalidToken("the token is for another user")
+        self._identity = identity
+        self._registry.directory.update(self, identity.user, identity.claims)
+        self._live_until(identity.expires_at)
+        return {"expires_at": identity.expires_at}
+
+    def _live_until(self, expires_at: float | None) -> None:
+        # The token's end is wall-clock time; Trio's clock only runs forward, so the distance is taken afresh each time.
+        remaining = float("inf") if expires_at is None else expires_at - time.time()
+        self._lifetime.deadline = trio.current_time() + remaining
+
+    def _may_command(self) -> bool:
+        now = trio.current_time()
+        rate = self._limits.commands_per_second
+        self._allowance = min(rate, self._allowance + (now - self._allowed_at) * rate)
+        self._allowed_at = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True

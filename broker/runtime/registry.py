@@ -1,0 +1,74 @@
+"""Who is connected, what they subscribed to, and where to find them: by pattern, by user, by claim."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.core.directory import Directory
+from broker.core.errors import BrokerError
+from broker.core.index import PatternIndex
+
+if TYPE_CHECKING:
+    from broker.runtime.connection import Connection
+
+
+class TooManyConnections(BrokerError):
+    """The user holds as many connections as one may."""
+
+    code = "too_many_connections"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStatistics:
+    """How many connections and subscriptions there are now."""
+
+    connections: int
+    subscriptions: int
+
+
+class Registry:
+    """The connections that are attached now. Whoever attaches one gets a `with` block that detaches it."""
+
+    def __init__(self, *, max_per_user: int, indexed_claims: Iterable[str] = ()) -> None:
+        self.patterns: PatternIndex[Connection] = PatternIndex()
+        self.directory: Directory[Connection] = Directory(indexed_claims)
+        self._connections: dict[Connection, None] = {}
+        self._max_per_user = max_per_user
+
+    def __len__(self) -> int:
+        """How many connections are attached."""
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """The attached connections at this moment, safe against changes while one walks over them."""
+        return iter(list(self._connections))
+
+    @contextmanager
+    def attached(self, connection: Connection) -> Iterator[None]:
+        """Attach `connection` for the length of the block, and take away every trace of it after.
+
+        Raises TooManyConnections.
+        """
+        user = connection.user
+        if user is not None and len(self.directory.of_user(user)) >= self._max_per_user:
+            raise TooManyConnections(f"a user may have at most {self._max_per_user} connections at a time")
+        self._connections[connection] = None
+        self.directory.add(connection, user, connection.claims)
+        try:
+            yield
+        finally:
+            for pattern in connection.patterns:
+                self.patterns.remove(pattern, connection)
+            self.directory.remove(connection)
+            del self._connections[connection]
+
+    def matching(self, name: str) -> list[Collection[Connection]]:
+        """The connections subscribed to events of this name, one collection for each pattern that matches."""
+        return self.patterns.match(name)
+
+    def statistics(self) -> RegistryStatistics:
+        """An immutable look inside."""
+        return RegistryStatistics(len(self._connections), len(self.patterns))

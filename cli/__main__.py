@@ -1,0 +1,5 @@
+"""`python -m cli` is `broker`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,78 @@
+"""Bytes to events: the forms in which events are written down, the same for every source.
+
+An event is `{"event": NAME, "data": PAYLOAD}`, with an `"id"` if the publisher has one. The payload is checked in
+full here, once, and kept byte for byte as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from broker.core.errors import BadEvent, BadPayload, PublisherError
+from broker.core.event import Event
+from broker.core.payload import check_text
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    event: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    id: str | None = None
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def decode_event(text: bytes | msgspec.Raw, source: str) -> Event:
+    """Read one event.
+
+    Raises PublisherError (BadPayload for the payload), with what is wrong.
+    """
+    try:
+        envelope = _envelope.decode(text)
+    except msgspec.ValidationError as error:
+        raise PublisherError(f'this is no event such as {{"event": NAME, "data": PAYLOAD}}: {error}') from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadPayload(f"this is no JSON: {error}") from None
+    except RecursionError:
+        raise BadPayload("this JSON is nested too deep") from None
+    data = bytes(envelope.data)
+    check_text(data)
+    return Event(envelope.event, data, envelope.id, source)
+
+
+def decode_json(text: bytes, source: str) -> list[Event]:
+    """Read a JSON text that is one event or an array of events.
+
+    Raises BadEvent with the index of the first bad one; BadPayload where the text as a whole is no JSON.
+    """
+    if text.lstrip()[:1] != b"[":
+        return [_decode_at(0, text, source)]
+    try:
+        items = _array.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadPayload(f"this is no JSON array: {error}") from None
+    except RecursionError:
+        raise BadPayload("this JSON is nested too deep") from None
+    return [_decode_at(index, item, source) for index, item in enumerate(items)]
+
+
+def decode_ndjson(text: bytes, source: str) -> list[Event]:
+    """Read newline-delimited JSON, one event a line; blank lines count for nothing.
+
+    Raises BadEvent with the index of the first bad event.
+    """
+    return [_decode_at(index, line, source) for index, line in enumerate(_lines(text))]
+
+
+def _lines(text: bytes) -> Iterator[bytes]:
+    return (line for line in text.split(b"\n") if line.strip())
+
+
+def _decode_at(index: int, text: bytes | msgspec.Raw, source: str) -> Event:
+    try:
+        return decode_event(text, source)
+    except PublisherError as error:
+        raise BadEvent(index, str(error)) from error

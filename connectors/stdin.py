@@ -1,0 +1,97 @@
+"""Events by a pipe: one JSON event a line of standard input. Back pressure is a pipe that is not read."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import trio
+
+from broker.core.errors import PublisherError
+from broker.core.event import Event, check_publishable
+from broker.core.ports import Publisher
+from connectors.decode import decode_event
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 1_048_576
+_READ_BYTES = 65_536
+
+
+class LineReader:
+    """Cuts chunks of bytes into numbered lines; a line beyond the bound comes out as None."""
+
+    def __init__(self, max_line: int = MAX_LINE_BYTES) -> None:
+        self._max_line = max_line
+        self._rest = b""
+        self._skipping = False
+        self._number = 0
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes | None]]:
+        """The lines that end in this chunk, each with its number, counted from 1."""
+        *ended, self._rest = (self._rest + chunk).split(b"\n")
+        for line in ended:
+            yield self._line(line)
+        if len(self._rest) > self._max_line:
+            self._rest = b""
+            self._skipping = True
+
+    def end(self) -> Iterator[tuple[int, bytes | None]]:
+        """The last line, where it does not end in a newline."""
+        if self._rest or self._skipping:
+            yield self._line(self._rest)
+            self._rest = b""
+
+    def _line(self, line: bytes) -> tuple[int, bytes | None]:
+        self._number += 1
+        too_long = self._skipping or len(line) > self._max_line
+        self._skipping = False
+        return self._number, None if too_long else line
+
+
+class Stdin:
+    """Publishes the lines of a file descriptor until its end. Bad lines are reported with their number, and skipped.
+
+    descriptor: where to read; any kind of file will do.
+    """
+
+    name = "stdin"
+
+    def __init__(self, descriptor: int = 0) -> None:
+        self._descriptor = descriptor
+        self.counters: Counter[str] = Counter()
+
+    async def run(self, publisher: Publisher) -> None:
+        """See `Connector` in `broker/core/ports.py`."""
+        lines = LineReader()
+        while chunk := await self._read():
+            await self._publish(publisher, lines.feed(chunk))
+        await self._publish(publisher, lines.end())
+        logger.info("stdin.ended", extra=dict(self.counters))
+
+    async def _read(self) -> bytes:
+        # In a thread: a file or a terminal can't be waited for in any other way, and to make descriptor 0
+        # non-blocking would change it for the shell that shares it as well.
+        return await trio.to_thread.run_sync(os.read, self._descriptor, _READ_BYTES, abandon_on_cancel=True)
+
+    async def _publish(self, publisher: Publisher, lines: Iterator[tuple[int, bytes | None]]) -> None:
+        events = [event for number, line in lines if (event := self._decode(number, line)) is not None]
+        if events:
+            await publisher.publish(events)
+            self.counters["published"] += len(events)
+
+    def _decode(self, number: int, line: bytes | None) -> Event | None:
+        if line is not None and not line.strip():
+            return None
+        try:
+            if line is None:
+                raise PublisherError(f"longer than {MAX_LINE_BYTES} bytes")
+            event = decode_event(line, self.name)
+            check_publishable(event)
+        except PublisherError as error:
+            self.counters["refused"] += 1
+            logger.warning("stdin.refused", extra={"line": number, "reason": str(error)})
+            return None
+        return event

@@ -1,0 +1,352 @@
+"""The policy: which rule counts, whom it admits, and what it learns; held against slow models."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.audience import EVERYONE, NOBODY
+from broker.core.conditions import Fixed
+from broker.core.event import Event
+from broker.core.explain import explain
+from broker.core.patterns import matches
+from broker.core.policy import Happening, Policy, Rule
+from broker.core.policy_file import parse_policy
+from broker.core.ports import Identity
+from broker.core.relations import Action, Facts
+from broker.core.shapes import parse_shape
+
+GROUPS = """
+[relations.group]
+set = "groups.<id>.{created,updated}"
+key = "<id>"
+users = "data.members"
+clear = "groups.<id>.deleted"
+
+[relations.game]
+add = "games.<game>.members.<user>.created"
+remove = "games.<game>.members.<user>.deleted"
+key = "<game>"
+users = "<user>"
+"""
+
+
+def happening(name: str, data: Any = None) -> Happening:
+    return Happening(Event(name, json.dumps(data).encode()))
+
+
+def rule(visible_to: str, events: str = "e.<a>.<b>") -> Policy:
+    return parse_policy(f'{GROUPS}[[rules]]\nevents = "{events}"\nvisible_to = {visible_to}\n', "policy.toml")
+
+
+def seen(policy: Policy, viewer: Identity, event: Happening, facts: Facts | None = None) -> bool | None:
+    return policy.audience(event, facts or Facts()).admits(viewer)
+
+
+def after(policy: Policy, *events: Happening) -> Facts:
+    facts = Facts()
+    for offset, event in enumerate(events):
+        changes = policy.changes(event)
+        facts.add(changes, offset)
+        facts.remove(changes)
+    return facts
+
+
+ANN = Identity("ann")
+BOB = Identity("bob")
+STRANGER = Identity()
+
+
+def test_what_no_rule_matches_has_the_default_which_is_nobody() -> None:
+    assert seen(Policy(), ANN, happening("x")) is False
+    assert Policy().rule_for("x") is None
+    open_policy = parse_policy('default = "authenticated"', "p")
+    assert seen(open_policy, ANN, happening("x")) is True
+    assert seen(open_policy, STRANGER, happening("x")) is False
+
+
+@pytest.mark.parametrize(
+    ("word", "verdicts"), [("everyone", [True] * 2), ("authenticated", [True, False]), ("nobody", [False] * 2)]
+)
+def test_words(word: str, verdicts: list[bool]) -> None:
+    policy = rule(f'"{word}"')
+    assert [seen(policy, viewer, happening("e.1.2")) for viewer in (ANN, STRANGER)] == verdicts
+
+
+def test_users_from_the_data_and_from_the_name() -> None:
+    policy = rule('{ users = "data.members" }')
+    assert seen(policy, ANN, happening("e.1.2", {"members": ["ann"]})) is True
+    assert seen(policy, BOB, happening("e.1.2", {"members": ["ann"]})) is False
+    assert seen(policy, ANN, happening("e.1.2", {"members": 7})) is None
+    assert seen(rule('{ users = "<b>" }'), ANN, happening("e.1.ann")) is True
+
+
+def test_a_fault_is_named_and_not_around_it_admits_nobody() -> None:
+    policy = rule('{ not = { users = "data.blocked" } }')
+    faults: list[str] = []
+    assert policy.audience(happening("e.1.2", {}), Facts(), faults).admits(ANN) is None
+    assert faults == ["data.blocked: 'blocked' is missing"]
+    assert seen(policy, ANN, happening("e.1.2", {"blocked": ["bob"]})) is True
+    assert seen(policy, BOB, happening("e.1.2", {"blocked": ["bob"]})) is False
+
+
+def test_a_relation_by_the_name_and_by_the_data() -> None:
+    by_name = rule('{ relation = "group", key = "<a>" }')
+    by_data = rule('{ relation = "group", key = "data.group" }')
+    facts = after(by_name, happening("groups.42.created", {"members": ["ann"]}))
+    assert seen(by_name, ANN, happening("e.42.1"), facts) is True
+    assert seen(by_name, ANN, happening("e.43.1"), facts) is False
+    assert seen(by_data, ANN, happening("e.1.1", {"group": 42}), facts) is True
+    assert seen(by_data, ANN, happening("e.1.1", {"group": True}), facts) is None
+
+
+def test_a_relation_in_doubt_admits_nobody_also_under_not() -> None:
+    policy = rule('{ any = [{ relation = "group", key = "<a>" }, { not = { relation = "group", key = "<a>" } }] }')
+    facts = after(policy, happening("groups.42.created", {"members": ["ann"]}), happening("groups.42.updated", {}))
+    faults: list[str] = []
+    audience = policy.audience(happening("e.42.1"), facts, faults)
+    assert [audience.admits(viewer) for viewer in (ANN, BOB)] == [None, None]
+    assert faults == ["relations.group: unknown since a faulty event"] * 2
+
+
+def test_in_the_event_that_ends_doubt_the_newly_named_are_members_and_others_unknown() -> None:
+    policy = rule('{ relation = "group", key = "<a>" }', "groups.<a>.updated")
+    facts = after(policy, happening("groups.42.created", {}))
+    event = happening("groups.42.updated", {"members": ["ann"]})
+    facts.add(policy.changes(event), 1)
+    assert seen(policy, ANN, event, facts) is True
+    assert seen(policy, BOB, event, facts) is None
+
+
+@pytest.mark.parametrize(
+    ("test", "data", "claim", "verdict"),
+    [
+        ('equals = "admin"', {}, "admin", True),
+        ("equals = 1", {}, 1.0, True),
+        ("equals = true", {}, 1, None),
+        ('equals = "<a>"', {}, 7, True),
+        ('equals = "<a>"', {}, "8", False),
+        ('equals = "data.x"', {"x": 7}, 7, True),
+        ('equals = "data.x"', {"x": 7}, "7", None),
+        ('equals = "data.x"', {"x": None}, None, None),
+        ('equals = "data.x"', {"x": ["v"]}, "v", None),
+        ('equals = "data.x"', {}, "v", None),
+        ('contains = "admin"', {}, ["admin"], True),
+        ('contains = "<a>"', {}, [6, 7], True),
+        ('contains = "data.x"', {"x": "r"}, "q r s", True),
+        ('in = ["a", "b"]', {}, "b", True),
+        ('in = ["a", "b"]', {}, "c", False),
+        ('in = "data.x"', {"x": ["a", "b"]}, "b", True),
+        ('in = "data.x"', {"x": []}, "b", False),
+        ('in = "data.x"', {"x": "b"}, "b", None),
+        ('in = "data.x[].id"', {"x": [{"id": 1}, {"id": 2}]}, 2, True),
+        ('in = "data.x"', {"x": ["b", None]}, "b", None),
+    ],
+)
+def test_claims(test: str, data: Any, claim: Any, verdict: bool | None) -> None:
+    policy = rule(f'{{ claim = "c", {test} }}')
+    viewer = Identity("ann", {"c": claim})
+    assert seen(policy, viewer, happening("e.7.2", data)) is verdict
+    assert seen(rule(f'{{ not = {{ claim = "c", {test} }} }}'), viewer, happening("e.7.2", data)) is (
+        None if verdict is None else not verdict
+    )
+
+
+def test_the_policy_names_its_claims_for_the_directory() -> None:
+    policy = parse_policy(
+        'default = { claim = "d", equals = 1 }\n[[rules]]\nevents = "e"\n'
+        'visible_to = { all = ["everyone", { not = { claim = "c", in = [1] } }, { users = "data" }] }',
+        "p",
+    )
+    assert policy.claims == {"c", "d"}
+
+
+def test_looking_back_admits_who_may_see_now_and_might_have_seen_then() -> None:
+    policy = rule('{ relation = "game", key = "<a>" }')
+    facts = after(
+        policy, happening("games.1.members.ann.created"), happening("e.1.x"), happening("games.1.members.bob.created")
+    )
+    back = policy.audience(happening("e.1.x"), facts, as_of=1)
+    assert [back.admits(viewer) for viewer in (ANN, BOB)] == [True, False]
+    assert [seen(policy, viewer, happening("e.1.x"), facts) for viewer in (ANN, BOB)] == [True, True]
+
+
+def test_looking_back_never_shows_to_members_what_members_must_not_see() -> None:
+    policy = rule('{ not = { relation = "game", key = "<a>" } }')
+    facts = after(policy, happening("e.1.x"), happening("games.1.members.bob.created"))
+    back = policy.audience(happening("e.1.x"), facts, as_of=0)
+    assert [back.admits(viewer) for viewer in (ANN, BOB)] == [True, False]
+
+
+def test_looking_back_changes_nothing_without_relations() -> None:
+    assert rule('"everyone"').audience(happening("e.1.2"), Facts(), as_of=0) is EVERYONE
+
+
+def test_an_event_that_no_relation_names_changes_nothing() -> None:
+    assert rule('"everyone"').changes(happening("e.1.2")) == ()
+
+
+def test_one_event_may_change_several_relations_in_order() -> None:
+    policy = parse_policy(
+        '[relations.a]\nclear = "x.**"\nset = "**.{p,q}.**"\nkey = "<k>"\nusers = "data"\n'.replace(
+            "x.**", "x.<k>.q.r"
+        ).replace("**.{p,q}.**", "x.<k>.**.{q,r}"),
+        "p",
+    )
+    changes = policy.changes(happening("x.1.q.r", ["ann"]))
+    assert [(change.action, change.key, set(change.users)) for change in changes] == [
+        (Action.SET, "1", {"ann"}),
+        (Action.CLEAR, "1", set()),
+    ]
+
+
+def test_a_step_whose_alternatives_both_match_counts_once() -> None:
+    policy = parse_policy('[relations.a]\nadd = "<k>.**.{p,q}.**"\nkey = "<k>"\nusers = "data"', "p")
+    assert len(policy.changes(happening("1.x.p.q.y", "ann"))) == 1
+
+
+def test_no_wildcard_gives_away_the_broker_s_own_names() -> None:
+    policy = parse_policy('[[rules]]\nevents = "**"\nvisible_to = "everyone"', "p")
+    assert policy.rule_for("broker.x") is None
+    literal = parse_policy('[[rules]]\nevents = "broker.x"\nvisible_to = "everyone"', "p")
+    assert literal.rule_for("broker.x") is literal.rules[0]
+
+
+# --- the slow model of choosing a rule
+
+SEGMENT = st.sampled_from(["a", "b", "*", "**"])
+PATTERNS = st.lists(st.lists(SEGMENT, min_size=1, max_size=4).map(".".join), max_size=12, unique=True)
+NAMES = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4).map(".".join)
+
+
+def more_specific(pattern: str, other: str) -> bool:
+    """Whether `pattern` is before `other`, read left to right: literal, `*`, `**`, end."""
+    left, rest = pattern.split("."), other.split(".")
+    for mine, theirs in zip([*left, None], [*rest, None], strict=False):
+        mine_kind, their_kind = kind(mine), kind(theirs)
+        if mine_kind != their_kind:
+            return mine_kind < their_kind
+    return False
+
+
+def kind(segment: str | None) -> int:
+    return 3 if segment is None else {"*": 1, "**": 2}.get(segment, 0)
+
+
+@given(PATTERNS, NAMES)
+def test_the_rule_is_the_one_that_a_slow_reader_would_choose(patterns: list[str], name: str) -> None:
+    policy = Policy(rules=[Rule(parse_shape(pattern), Fixed("nobody", NOBODY)) for pattern in patterns])
+    best: str | None = None
+    for pattern in patterns:
+        if matches(pattern, name) and (best is None or more_specific(pattern, best)):
+            best = pattern
+    found = policy.rule_for(name)
+    assert (found.shape.text if found else None) == best
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "name"),
+    [
+        ("**.a", "**", "x.a"),
+        ("a.**.**", "a.**", "a.x.y"),
+        ("a.*", "*.b", "a.b"),
+        ("a.*", "a.**", "a.b"),
+        ("*.b", "**", "a.b"),
+        ("**.a.*", "**.*.b", "x.a.b"),
+        ("a.b", "a.*", "a.b"),
+    ],
+)
+def test_precedence_does_not_depend_on_the_order_in_the_file(better: str, worse: str, name: str) -> None:
+    for order in ([better, worse], [worse, better]):
+        found = Policy(rules=[Rule(parse_shape(text), Fixed("nobody", NOBODY)) for text in order]).rule_for(name)
+        assert found is not None
+        assert found.shape.text == better
+
+
+def test_of_equals_the_one_that_stands_first_counts() -> None:
+    for order in (["**.a.*", "**.b.*"], ["**.b.*", "**.a.*"]):
+        found = Policy(rules=[Rule(parse_shape(text), Fixed("nobody", NOBODY)) for text in order]).rule_for("a.b.a.b.a")
+        assert found is not None
+        assert found.shape.text == order[0]
+
+
+# --- the slow model of an audience: one viewer at a time, straight from the notation
+
+FORMS = st.recursive(
+    st.sampled_from(
+        [
+            "everyone",
+            "authenticated",
+            "nobody",
+            {"users": "data.u"},
+            {"users": "<b>"},
+            {"relation": "group", "key": "<a>"},
+            {"claim": "c", "contains": "x"},
+            {"claim": "c", "equals": "data.u"},
+        ]
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"any": parts}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"all": parts}),
+        inner.map(lambda part: {"not": part}),
+    ),
+    max_leaves=5,
+)
+DATA = st.sampled_from([{}, {"u": "ann"}, {"u": ["ann", "x"]}, {"u": []}, {"u": 7}, {"u": [None]}, "ann", None])
+VIEWERS = st.builds(
+    Identity,
+    st.sampled_from([None, "ann", "bob"]),
+    st.sampled_from([{}, {"c": "ann"}, {"c": ["x"]}, {"c": "x y"}, {"c": 7}, {"c": []}]),
+)
+GROUP = st.sampled_from([None, [], ["ann"], ["ann", "bob"], 7])
+
+
+def as_toml(form: Any) -> str:
+    if isinstance(form, str):
+        return f'"{form}"'
+    if isinstance(form, list):
+        return "[" + ", ".join(map(as_toml, form)) + "]"
+    return "{ " + ", ".join(f"{key} = {as_toml(value)}" for key, value in form.items()) + " }"
+
+
+def model(form: Any, viewer: Identity, data: Any, group: Any) -> bool | None:
+    if isinstance(form, str):
+        return {"everyone": True, "authenticated": viewer.user is not None, "nobody": False}[form]
+    if "any" in form or "all" in form:
+        verdicts = [model(part, viewer, data, group) for part in form.get("any", form.get("all"))]
+        decisive = "any" in form
+        return decisive if decisive in verdicts else None if None in verdicts else not decisive
+    if "not" in form:
+        verdict = model(form["not"], viewer, data, group)
+        return None if verdict is None else not verdict
+    if "relation" in form:
+        return None if group == 7 else viewer.user in (group or [])
+    if form.get("users") == "<b>":
+        return viewer.user == "bob"
+    u = data.get("u") if isinstance(data, dict) else None
+    if "users" in form:
+        users = [u] if isinstance(u, str) else u
+        known = isinstance(users, list) and all(isinstance(user, str) for user in users)
+        return viewer.user in users if known else None
+    claim = viewer.claims.get("c")
+    if "equals" in form:
+        comparable = type(u) is type(claim) and isinstance(u, str | int)
+        return u == claim if comparable else None
+    words = claim.split() if isinstance(claim, str) else claim
+    return "x" in words if isinstance(words, list) else None
+
+
+@given(FORMS, DATA, VIEWERS, GROUP)
+def test_an_audience_admits_whom_the_model_admits(form: Any, data: Any, viewer: Identity, group: Any) -> None:
+    policy = rule(as_toml(form))
+    facts = after(policy, *([] if group is None else [happening("groups.1.created", {"members": group})]))
+    event = happening("e.1.bob", data)
+    verdict = model(form, viewer, data, group)
+    assert policy.audience(event, facts).admits(viewer) is verdict
+    explanation = explain(policy, event, facts, viewer)
+    assert explanation.visible is (verdict is True)
+    assert explanation.findings[0].verdict is verdict

@@ -1,0 +1,197 @@
+"""Relations: learned from events, in doubt after a faulty one, held against a slow model."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.event import Event
+from broker.core.happening import Happening, Placeholder, parse_path
+from broker.core.relations import Action, Change, Facts, Step
+from broker.core.shapes import parse_shape
+
+
+def change(action: Action, *users: str, fault: str | None = None, key: str = "1") -> Change:
+    return Change("group", action, key, frozenset(users), fault)
+
+
+def learned(*history: Change) -> Facts:
+    facts = Facts()
+    for offset, one in enumerate(history):
+        facts.add([one], offset)
+        facts.remove([one])
+    return facts
+
+
+def members(facts: Facts) -> dict[str, int]:
+    return dict(facts.members("group", "1"))
+
+
+def test_a_key_never_heard_of_has_no_members_for_certain() -> None:
+    facts = Facts()
+    assert members(facts) == {}
+    assert facts.complete("group", "1")
+
+
+def test_set_replaces_the_members_and_keeps_since_when_those_who_stay_are_members() -> None:
+    facts = learned(change(Action.SET, "ann", "bob"), change(Action.SET, "bob", "cid"))
+    assert members(facts) == {"bob": 0, "cid": 1}
+
+
+def test_during_a_set_both_the_old_and_the_new_are_members() -> None:
+    facts = learned(change(Action.SET, "ann"))
+    following = [change(Action.SET, "bob")]
+    facts.add(following, 1)
+    assert members(facts) == {"ann": 0, "bob": 1}
+    facts.remove(following)
+    assert members(facts) == {"bob": 1}
+
+
+def test_who_is_removed_is_a_member_until_after_the_event() -> None:
+    facts = learned(change(Action.ADD, "ann"), change(Action.ADD, "bob"))
+    following = [change(Action.REMOVE, "ann")]
+    facts.add(following, 2)
+    assert members(facts) == {"ann": 0, "bob": 1}
+    facts.remove(following)
+    assert members(facts) == {"bob": 1}
+
+
+def test_who_is_added_again_is_a_member_since_the_first_time_unless_removed() -> None:
+    assert members(learned(change(Action.ADD, "ann"), change(Action.ADD, "ann"))) == {"ann": 0}
+    back = learned(change(Action.ADD, "ann"), change(Action.REMOVE, "ann"), change(Action.ADD, "ann"))
+    assert members(back) == {"ann": 2}
+
+
+def test_clear_forgets_the_key_after_the_event_and_no_other_key() -> None:
+    facts = learned(change(Action.ADD, "ann"), change(Action.ADD, "bob", key="2"))
+    following = [change(Action.CLEAR)]
+    facts.add(following, 2)
+    assert members(facts) == {"ann": 0}
+    facts.remove(following)
+    assert members(facts) == {}
+    assert dict(facts.members("group", "2")) == {"bob": 1}
+
+
+def test_a_fault_puts_the_key_in_doubt_before_the_audience_is_taken() -> None:
+    for action in (Action.SET, Action.ADD, Action.REMOVE):
+        facts = learned(change(Action.ADD, "ann"))
+        facts.add([change(action, fault="broken")], 1)
+        assert members(facts) == {}
+        assert not facts.complete("group", "1")
+        assert facts.complete("group", "2")
+        assert facts.statistics()["faults"] == 1
+        assert facts.statistics()["doubtful_keys"] == 1
+
+
+def test_doubt_lasts_until_all_is_said_again() -> None:
+    fault = change(Action.ADD, fault="broken")
+    more = learned(fault, change(Action.ADD, "ann"), change(Action.REMOVE, "ann"), change(Action.ADD, "bob"))
+    assert not more.complete("group", "1")
+    assert members(more) == {}
+    assert learned(fault, change(Action.CLEAR)).complete("group", "1")
+    again = learned(fault, change(Action.SET, "bob"))
+    assert again.complete("group", "1")
+    assert members(again) == {"bob": 1}
+
+
+def test_a_set_ends_doubt_only_after_its_event_for_nobody_knows_who_left() -> None:
+    facts = learned(change(Action.SET, fault="broken"))
+    facts.add([change(Action.SET, "bob")], 1)
+    assert members(facts) == {"bob": 1}
+    assert not facts.complete("group", "1")
+
+
+def test_one_event_may_do_several_things() -> None:
+    facts = Facts()
+    both = [change(Action.SET, "ann"), change(Action.ADD, "bob")]
+    facts.add(both, 0)
+    facts.remove(both)
+    assert members(facts) == {"ann": 0, "bob": 0}
+
+
+def test_a_good_set_beside_a_faulty_change_leaves_doubt() -> None:
+    facts = Facts()
+    both = [change(Action.SET, "ann"), change(Action.ADD, fault="broken")]
+    facts.add(both, 0)
+    facts.remove(both)
+    assert not facts.complete("group", "1")
+
+
+def test_nothing_is_kept_of_keys_without_members() -> None:
+    facts = learned(
+        change(Action.ADD, "ann"), change(Action.REMOVE, "ann"), change(Action.SET), change(Action.CLEAR, key="9")
+    )
+    assert facts.statistics() == {"relations": 0, "keys": 0, "facts": 0, "doubtful_keys": 0, "faults": 0}
+
+
+def test_a_new_policy_keeps_the_relations_that_it_still_has() -> None:
+    facts = learned(change(Action.ADD, "ann"), change(Action.ADD, fault="broken", key="2"))
+    facts.keep(["group", "other"])
+    assert facts.statistics()["facts"] == 1
+    assert not facts.complete("group", "2")
+    facts.keep(["other"])
+    assert facts.statistics()["facts"] == 0
+    assert facts.complete("group", "2")
+
+
+def test_a_step_reads_key_and_users_from_its_event() -> None:
+    shape = parse_shape("groups.<id>.created")
+    step = Step("group", Action.SET, shape, Placeholder("id", 1), parse_path("data.members"))
+    event = Event("groups.1.created", json.dumps({"members": ["ann"]}).encode())
+    assert step.change(Happening(event)) == change(Action.SET, "ann")
+    faulty = step.change(Happening(Event("groups.1.created", b"{}")))
+    assert faulty.fault == "relations.group: data.members: 'members' is missing"
+    clear = Step("group", Action.CLEAR, shape, Placeholder("id", 1))
+    assert clear.change(Happening(event)) == change(Action.CLEAR)
+
+
+# --- the slow model: what is known of one key is a dict of members, or None for doubt
+
+CHANGES = st.builds(
+    lambda action, users, faulty: change(
+        action, *(() if faulty or action is Action.CLEAR else users), fault="broken" if faulty else None
+    ),
+    st.sampled_from(Action),
+    st.sets(st.sampled_from("abc")),
+    st.sampled_from([False, False, False, True]),
+).filter(lambda one: one.fault is None or one.action is not Action.CLEAR)
+
+
+def model_after(known: Any, one: Change, offset: int) -> Any:
+    if one.fault is not None:
+        return None
+    if one.action is Action.CLEAR:
+        return {}
+    if one.action is Action.SET:
+        return {user: (known or {}).get(user, offset) for user in one.users}
+    if known is None:
+        return None
+    if one.action is Action.ADD:
+        return {user: offset for user in one.users} | known
+    return {user: since for user, since in known.items() if user not in one.users}
+
+
+def model_during(known: Any, one: Change, offset: int) -> tuple[set[str], bool]:
+    """Who is certainly a member while the event is delivered, and whether there are certainly no others."""
+    after = model_after(known, one, offset)
+    if one.fault is not None:
+        return set(), False
+    if known is None:
+        return (set(after), False) if one.action is Action.SET else (set(), False)
+    return set(known) | set(after), True
+
+
+@given(st.lists(CHANGES, max_size=20))
+def test_facts_agree_with_the_model_during_and_after_every_event(history: list[Change]) -> None:
+    facts = Facts()
+    known: Any = {}
+    for offset, one in enumerate(history):
+        facts.add([one], offset)
+        assert (set(members(facts)), facts.complete("group", "1")) == model_during(known, one, offset)
+        facts.remove([one])
+        known = model_after(known, one, offset)
+        assert facts.complete("group", "1") is (known is not None)
+        assert members(facts) == (known or {})
