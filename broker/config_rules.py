@@ -49,13 +49,6 @@ def _websocket(websocket: WebSocketConfig) -> Iterator[Problem]:
             "say how many seconds to wait for a pong, or write heartbeat = 0",
             also=(("websocket", "heartbeat"),),
         )
-    if websocket.max_connections_per_user > websocket.max_connections:
-        yield Problem(
-            ("websocket", "max_connections_per_user"),
-            f"is more than max_connections, {websocket.max_connections}",
-            "lower it, or raise max_connections",
-            also=(("websocket", "max_connections"),),
-        )
 
 
 def _auth(auth: AuthConfig) -> Iterator[Problem]:

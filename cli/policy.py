@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -221,7 +222,7 @@ def _take_facts(facts: Facts, given: list[str], policy: Policy) -> None:
         facts.add([Change(relation, Action.ADD, key, named)], 0)
 
 
-def _story(path: Path, explanation: Explanation, changes: Any) -> list[str]:
+def _story(path: Path, explanation: Explanation, changes: Sequence[Change]) -> list[str]:
     rule = explanation.rule
     where = f"{path}:{rule.line}: {rule.shape.text}" if rule else f"{path}: none matches; the default counts"
     learned = [f"learns  {_learned(change)}" for change in changes]

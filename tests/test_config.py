@@ -161,7 +161,6 @@ def test_an_audience_is_one_or_several() -> None:
         ("[websocket]\nqueue_bytes = 1023", "websocket.queue_bytes", 2, "must be 1024 or more, not 1023"),
         ("[websocket]\nqueue_size = 0", "websocket.queue_size", 2, "must be 1 or more, not 0"),
         ("[websocket]\nheartbeat_timeout = 0", "websocket.heartbeat_timeout", 2, "while there is a heartbeat"),
-        ("[websocket]\nmax_connections = 5", "websocket.max_connections_per_user", 1, "is more than max_connections"),
         ('[websocket]\nsubprotocols = ["a b"]', "websocket.subprotocols[0]", 2, "is no name of a subprotocol"),
         ("[websocket.compression]\nenabled = 1", "websocket.compression.enabled", 2, "must be true or false"),
         ('[auth]\nalgorithms = ["none"]', "auth.algorithms[0]", 2, "must be one of HS256"),

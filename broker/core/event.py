@@ -109,9 +109,8 @@ def _complaint(name: str) -> str | None:
 def _what_is_wrong(name: str) -> str:
     if not name:
         return "the name is empty"
-    for number, segment in enumerate(name.split("."), start=1):
-        if not segment:
-            return f"segment {number} of {name!r} is empty"
-        if re.fullmatch(_SEGMENT, segment) is None:
-            return f"segment {number} of {name!r} has white space, a control character or one of * < > {{ }} ,"
-    return f"{name!r} is no name"
+    segments = enumerate(name.split("."), start=1)
+    number, segment = next(found for found in segments if re.fullmatch(_SEGMENT, found[1]) is None)
+    if not segment:
+        return f"segment {number} of {name!r} is empty"
+    return f"segment {number} of {name!r} has white space, a control character or one of * < > {{ }} ,"

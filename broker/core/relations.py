@@ -19,6 +19,7 @@ from broker.core.happening import DataPath, Happening, Placeholder, UnreadableEr
 from broker.core.shapes import Shape
 
 _NONE: Final[Mapping[str, int]] = MappingProxyType({})
+_NO_KEYS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType({})
 
 
 class Action(IntEnum):
@@ -83,7 +84,7 @@ class Facts:
         for change in changes:
             if change.fault is not None:
                 self._doubt(change)
-            elif change.action is Action.SET or (change.action is Action.ADD and self.complete(*_place(change))):
+            elif change.users and self._may_add(change):
                 members = self._members.setdefault(change.relation, {}).setdefault(change.key, {})
                 for user in change.users:
                     members.setdefault(user, offset)
@@ -121,6 +122,9 @@ class Facts:
             "faults": self._faults,
         }
 
+    def _may_add(self, change: Change) -> bool:
+        return change.action is Action.SET or (change.action is Action.ADD and self.complete(*_place(change)))
+
     def _doubt(self, change: Change) -> None:
         self._faults += 1
         self._forget(change)
@@ -155,9 +159,6 @@ class Facts:
         doubtful.discard(change.key)
         if not doubtful:
             self._doubtful.pop(change.relation, None)
-
-
-_NO_KEYS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType({})
 
 
 def _place(change: Change) -> tuple[str, str]:

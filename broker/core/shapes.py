@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from broker.core.errors import BadName, BadPattern, OperatorError
@@ -41,7 +41,7 @@ class Shape:
 
     text: str
     patterns: tuple[str, ...]
-    placeholders: Mapping[str, int]
+    placeholders: Mapping[str, int] = field(hash=False)
 
 
 def parse_shape(text: str) -> Shape:

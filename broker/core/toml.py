@@ -98,8 +98,9 @@ class _Scanner:
             stem = self._resolve(keys[:-1]) + keys[-1:]
             self._tables[stem] = self._tables.get(stem, -1) + 1
             path = (*stem, self._tables[stem])
-            self._lines.setdefault(stem, line)
-        self._lines.setdefault(path, line)
+        for end in range(1, len(path)):  # tables that are only implied; a header of their own may follow
+            self._lines.setdefault(path[:end], line)
+        self._lines[path] = line
         return path
 
     def _resolve(self, keys: Path) -> Path:

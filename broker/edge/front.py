@@ -83,22 +83,29 @@ class Front:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         if isinstance(stream, trio.SSLStream):
-            with trio.fail_after(_TLS_TIMEOUT):
+            with trio.move_on_after(_TLS_TIMEOUT) as deadline:
                 await stream.do_handshake()
+            if deadline.cancelled_caught:
+                return
+        upgrade = await self._talk_http(stream)
+        if upgrade is None or await self._converse(stream, *upgrade):
+            await _linger(stream)
+
+    async def _talk_http(self, stream: trio.abc.Stream) -> tuple[Handshake, Connection | Refusal] | None:
+        """Answer requests until the client is done, or asks for a WebSocket and may have one.
+
+        A function of its own, so that what HTTP needed is gone while the WebSocket lasts.
+        """
         connection = HttpConnection(stream)
         try:
             while (request := await self._next(connection)) is not None:
                 if wants_upgrade(request):
-                    handshake = self._admit(request, connection.unread())
-                    if await self._converse(stream, request, handshake):
-                        break
-                    return
-                response = await self._answer(request)
-                if not await connection.respond(response) or self._stopping:
+                    return self._admit(request, connection.unread()), self._party(request)
+                if not await connection.respond(await self._answer(request)) or self._stopping:
                     break
         except BadRequest as error:
             await connection.respond(_refused(error))
-        await _linger(stream)
+        return None
 
     async def _next(self, connection: HttpConnection) -> Request | None:
         with trio.CancelScope() as waiting:
@@ -123,9 +130,8 @@ class Front:
             raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, "as many connections are open as may be")
         return Handshake(key, choose_subprotocol(request, settings.subprotocols), early)
 
-    async def _converse(self, stream: trio.abc.Stream, request: Request, handshake: Handshake) -> bool:
+    async def _converse(self, stream: trio.abc.Stream, handshake: Handshake, party: Connection | Refusal) -> bool:
         """Serve a WebSocket; True if its stream is still fit for a decent end."""
-        party = self._party(request)
         self._conversations += 1
         try:
             code, reason = await converse(stream, handshake, party, self._settings.max_message_size)

@@ -12,6 +12,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -29,7 +30,8 @@ from broker.runtime.outbox import Outbox
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 10.0
-CLOSE_TIMEOUT = 10.0  # for the last frames to leave, and for the client to answer our close frame
+CLOSE_TIMEOUT = 10.0  # for the last frames to leave
+ANSWER_TIMEOUT = 2.0  # for the client to answer our close frame
 _ABNORMAL = 1006  # there was no close frame (RFC 6455 section 7.1.5)
 
 
@@ -98,11 +100,13 @@ class Wire(trio.abc.Stream):
         self.max_message_size = max_message_size
         self._ended = False
         self._party: Party | None = None
+        self._connected = trio.Event()
         self.broken_bound: tuple[Close, str] | None = None
 
     def connect(self, party: Party) -> None:
         """The handshake is done: from here on frames go to this party's outbox."""
         self._party = party
+        self._connected.set()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """The client's next bytes; none any more once it has broken a bound."""
@@ -112,6 +116,8 @@ class Wire(trio.abc.Stream):
             opening, self._opening = self._opening, None
             await trio.lowlevel.checkpoint()
             return opening
+        # The library loses what it reads before it has answered the handshake, and a client may send that early.
+        await self._connected.wait()
         if self._early:
             await trio.lowlevel.checkpoint()
             data, self._early = self._early, b""
@@ -163,8 +169,7 @@ async def converse(stream: trio.abc.Stream, handshake: Handshake, party: Party, 
                 wire.connect(party)
                 writing.start_soon(_write, party, stream)
                 ending = await party.run(partial(_receive, socket, wire))
-                with trio.move_on_after(CLOSE_TIMEOUT):
-                    await _hear_out(socket, wire, outbox)
+                await _hear_out(socket, wire, outbox)
                 reading.cancel_scope.cancel()
         except* PeerGone:
             outbox.finish(b"", discard=True)
@@ -205,9 +210,8 @@ async def _receive(socket: WebSocketConnection, wire: Wire) -> str | bytes:
 
 async def _hear_out(socket: WebSocketConnection, wire: Wire, outbox: Outbox) -> None:
     """Wait for the client to answer our close frame or to go away; what it still says has come too late."""
-    await outbox.finished.wait()
-    while not outbox.broken:
-        try:
+    with trio.move_on_after(CLOSE_TIMEOUT):
+        await outbox.finished.wait()
+    with trio.move_on_after(ANSWER_TIMEOUT), suppress(PeerGone):
+        while not outbox.broken:
             await _receive(socket, wire)
-        except PeerGone:
-            return

@@ -40,6 +40,7 @@ class Dispatcher:
         self._registry = registry
         self._facts = Facts()
         self._offered = 0
+        self._faults: Counter[str] = Counter()  # by their text, which names paths and kinds, so there are few
         self.counters: Counter[str] = Counter()
 
     async def run(self, ingest: Ingest) -> None:
@@ -100,6 +101,7 @@ class Dispatcher:
         self._facts.add(changes, record.offset)
         faults: list[str] = []
         audience = self._policy.audience(happening, self._facts, faults)
+        faults += [change.fault for change in changes if change.fault is not None]
         if faults:
             self._note(faults, record)
         delivery = Delivery(record)
@@ -109,7 +111,11 @@ class Dispatcher:
 
     def _note(self, faults: list[str], record: Record) -> None:
         self.counters["visibility_faults"] += len(faults)
-        logger.warning("visibility.fault", extra={"event_name": record.event.name, "faults": faults})
+        self._faults.update(faults)
+        # A publisher that gets its payloads wrong does so for every event; the log is told at 1, 10, 100, …
+        telling = [fault for fault in faults if str(self._faults[fault]).rstrip("0") == "1"]
+        if telling:
+            logger.warning("visibility.fault", extra={"event_name": record.event.name, "faults": telling})
 
     def _offer(self, connection: Connection, delivery: Delivery) -> None:
         fate = connection.offer(delivery)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -181,6 +182,17 @@ def test_reach_says_so_where_it_cannot_be_narrowed() -> None:
     wide = [EVERYONE, Not(Users({"ann"})), AnyOf((Users({"ann"}), EVERYONE)), AllOf((EVERYONE, Not(NOBODY)))]
     assert [reached(audience) for audience in wide] == [None] * 4
     assert reached(ClaimIn("not indexed", right("x"))) is None
+
+
+class Counted(frozenset[str]):
+    """A set that must not be walked."""
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("the larger side was walked")
+
+
+def test_reaching_users_walks_the_smaller_side_only() -> None:
+    assert reached(Users(Counted({"ann", "x", "y", "z"}))) == {"a1", "a2"}
 
 
 USERS = st.sampled_from([None, "ann", "bob", "cid"])

@@ -71,6 +71,18 @@ def test_a_new_policy_changes_what_is_indexed() -> None:
     assert list(directory.of_user("ann")) == [1]
 
 
+def test_large_groups_work_as_small_ones() -> None:
+    directory: Directory[int] = Directory(["role"])
+    for member in range(30):
+        directory.add(member, "ann", {"role": "a"})
+    assert sorted(directory.of_user("ann")) == sorted(directory.with_claim("role", "a")) == list(range(30))
+    for member in range(29):
+        directory.remove(member)
+    assert list(directory.of_user("ann")) == list(directory.with_claim("role", "a")) == [29]
+    directory.remove(29)
+    assert list(directory.users()) == []
+
+
 CLAIMS = st.fixed_dictionaries(
     {},
     optional={"role": st.sampled_from(["a", "b", "a b", ["a"], ["b", "b", 1], 1, 1.0, True, None, {"x": 1}])},

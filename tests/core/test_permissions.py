@@ -30,3 +30,7 @@ def test_a_right_reaches_as_far_as_its_patterns() -> None:
     assert may_publish(["a.*", "games.**"], "games.1.created")
     assert not may_publish(["a.*", "games.**"], "games")
     assert not may_publish([], "games")
+
+
+def test_a_pattern_of_many_wildcards_costs_no_more_than_its_length() -> None:
+    assert not may_publish([".".join(["**"] * 60 + ["z"])], ".".join("a" * 120))

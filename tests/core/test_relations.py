@@ -97,6 +97,14 @@ def test_doubt_lasts_until_all_is_said_again() -> None:
     assert members(again) == {"bob": 1}
 
 
+def test_doubt_about_one_key_is_none_about_another() -> None:
+    facts = learned(
+        change(Action.SET, fault="broken"), change(Action.SET, fault="broken", key="2"), change(Action.CLEAR)
+    )
+    assert facts.complete("group", "1")
+    assert not facts.complete("group", "2")
+
+
 def test_a_set_ends_doubt_only_after_its_event_for_nobody_knows_who_left() -> None:
     facts = learned(change(Action.SET, fault="broken"))
     facts.add([change(Action.SET, "bob")], 1)
@@ -122,7 +130,11 @@ def test_a_good_set_beside_a_faulty_change_leaves_doubt() -> None:
 
 def test_nothing_is_kept_of_keys_without_members() -> None:
     facts = learned(
-        change(Action.ADD, "ann"), change(Action.REMOVE, "ann"), change(Action.SET), change(Action.CLEAR, key="9")
+        change(Action.ADD, "ann"),
+        change(Action.REMOVE, "ann"),
+        change(Action.SET),
+        change(Action.ADD),
+        change(Action.CLEAR, key="9"),
     )
     assert facts.statistics() == {"relations": 0, "keys": 0, "facts": 0, "doubtful_keys": 0, "faults": 0}
 
@@ -170,7 +182,7 @@ def model_after(known: Any, one: Change, offset: int) -> Any:
     if known is None:
         return None
     if one.action is Action.ADD:
-        return {user: offset for user in one.users} | known
+        return dict.fromkeys(one.users, offset) | known
     return {user: since for user, since in known.items() if user not in one.users}
 
 

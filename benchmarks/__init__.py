@@ -1,0 +1,1 @@
+"""Repeatable measurements, printed as ratios side by side: `python -m benchmarks`."""

@@ -1,0 +1,1 @@
+"""Runnable examples: `python -m examples.game_platform`, `python -m examples.first_edition`."""
