@@ -24,6 +24,7 @@ SIZES = (10, 1_000, 100_000)
 FULL_SIZES = (*SIZES, 1_000_000)
 ROUNDS = 51
 CALLS = 500
+CROWDS = (100, 1_000, 100_000)
 NAME = "games.42.members.ada.created"
 MATCHING = ("games.42.**", "games.*.members.*.created", "**")
 
@@ -47,7 +48,7 @@ def index(sizes: Sequence[int] = SIZES) -> Report:
     )
 
 
-def audience(sizes: Sequence[int] = SIZES) -> Report:
+def audience(sizes: Sequence[int] = CROWDS) -> Report:
     """The choice of recipients: ten members may see the event, and everybody is subscribed to `**`."""
     calls = []
     members = Users(frozenset(f"user-{number}" for number in range(10)))

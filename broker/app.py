@@ -26,7 +26,7 @@ from broker.core.ports import Authenticator, Connector, Log, Receiver
 from broker.edge.front import Front, FrontSettings
 from broker.edge.listener import open_listeners
 from broker.edge.metrics import Metrics
-from broker.runtime.connection import ConnectionLimits
+from broker.runtime.connection import Connection, ConnectionLimits
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.heartbeat import Heartbeat
 from broker.runtime.ingest import Ingest
@@ -63,7 +63,7 @@ class Broker:
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
         self._connectors = parts.connectors
-        self._registry = Registry(
+        self._registry: Registry[Connection] = Registry(
             max_per_user=config.websocket.max_connections_per_user, indexed_claims=parts.policy.claims
         )
         self._ingest = Ingest(config.ingest.queue_size)

@@ -23,7 +23,7 @@ from broker.config import (
     load_config,
     parse_config,
 )
-from broker.config_reading import structure
+from broker.config.reading import structure
 from broker.core.errors import Fault, FaultyFile
 
 ROOT = Path(__file__).parents[1]

@@ -50,7 +50,11 @@ class Front:
     """Serves whoever connects: WebSockets on one path, HTTP on all others."""
 
     def __init__(
-        self, settings: FrontSettings, registry: Registry, authenticator: Authenticator, routes: Iterable[Route]
+        self,
+        settings: FrontSettings,
+        registry: Registry[Connection],
+        authenticator: Authenticator,
+        routes: Iterable[Route],
     ) -> None:
         self._settings = settings
         self._registry = registry

@@ -50,6 +50,7 @@ class HttpConnection:
         if not self._first and not await self._something_comes():
             return None
         self._first = False
+        self._method = b""
         with trio.move_on_after(HEAD_TIMEOUT), _translated():
             event = await self._next_event()
             return self._request(event) if isinstance(event, h11.Request) else None
@@ -98,11 +99,11 @@ class HttpConnection:
         return bytes(self._h11.trailing_data[0])
 
     def _request(self, head: h11.Request) -> Request:
+        self._method = head.method
         headers = list(head.headers)
         names = {name for name, _ in headers}
         if {b"content-length", b"transfer-encoding"} <= names:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding together are ambiguous")
-        self._method = head.method
         self._announced = next((int(value) for name, value in headers if name == b"content-length"), 0)
         try:
             target = urlsplit(head.target.decode("ascii"))

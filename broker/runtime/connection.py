@@ -122,7 +122,7 @@ class Connection:
     )
 
     def __init__(
-        self, identity: Identity, registry: Registry, authenticator: Authenticator, limits: ConnectionLimits
+        self, identity: Identity, registry: Registry[Connection], authenticator: Authenticator, limits: ConnectionLimits
     ) -> None:
         self.id = next(_ids)
         self.outbox = Outbox(limits.queue)

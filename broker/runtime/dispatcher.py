@@ -34,7 +34,7 @@ _OFFERS_PER_TURN = 500  # about a millisecond of offers between two chances for 
 class Dispatcher:
     """Gives events to connections; see the module's text."""
 
-    def __init__(self, log: Log, policy: Policy, registry: Registry) -> None:
+    def __init__(self, log: Log, policy: Policy, registry: Registry[Connection]) -> None:
         self._log = log
         self._policy = policy
         self._registry = registry
@@ -126,7 +126,7 @@ class Dispatcher:
             self.counters[f"deliveries_{fate.value}"] += 1
 
 
-def recipients(registry: Registry, name: str, audience: Audience) -> Iterable[Connection]:
+def recipients(registry: Registry[Connection], name: str, audience: Audience) -> Iterable[Connection]:
     """Each connection that is subscribed to events of this name and may see this one, once.
 
     Of those who match and those who may see, the smaller set is walked; the other one is only asked.

@@ -22,6 +22,12 @@ Write = Callable[[bytes], Awaitable[None]]
 _BELL = b""  # wakes the writer and adds nothing to what it writes
 
 
+class _Answer(bytes):
+    """A frame that is the answer to a command: it is never dropped."""
+
+    __slots__ = ()
+
+
 class Overflow(Enum):
     """What to do with an event for a client whose queue is full."""
 
@@ -29,6 +35,9 @@ class Overflow(Enum):
     DROP_OLDEST = "drop_oldest"
     DROP_NEWEST = "drop_newest"
     LATEST = "latest"
+
+
+_DROPPING = frozenset((Overflow.DROP_OLDEST, Overflow.DROP_NEWEST))
 
 
 class Fate(Enum):
@@ -89,21 +98,23 @@ class Outbox:
         if self._put(frame, name):
             return Fate.QUEUED if older is None else Fate.REPLACED
         overflow = self._limits.overflow
-        if overflow is Overflow.DROP_NEWEST or (overflow is Overflow.DROP_OLDEST and len(frame) > self._limits.bytes):
-            self._dropped += 1
-            return Fate.DROPPED_NEWEST
-        if overflow is Overflow.DROP_OLDEST:
-            return self._make_room(frame, name)
-        return Fate.OVERFLOWED
+        if overflow is Overflow.DROP_OLDEST and self._make_room(frame, name):
+            return Fate.DROPPED_OLDEST
+        if overflow not in _DROPPING:
+            return Fate.OVERFLOWED
+        self._dropped += 1
+        return Fate.DROPPED_NEWEST
 
     def answer(self, frame: bytes) -> Fate:
         """Queue the answer to a command. It is never dropped: where events may be, they make room for it."""
         if self._close is not None:
             return Fate.CLOSED
-        if self._put(frame, ""):
+        answer = _Answer(frame)
+        if self._put(answer, ""):
             return Fate.QUEUED
-        droppable = self._limits.overflow in (Overflow.DROP_OLDEST, Overflow.DROP_NEWEST)
-        return self._make_room(frame, "") if droppable and len(frame) <= self._limits.bytes else Fate.OVERFLOWED
+        if self._limits.overflow in _DROPPING and self._make_room(answer, ""):
+            return Fate.DROPPED_OLDEST
+        return Fate.OVERFLOWED
 
     def control(self, frame: bytes) -> None:
         """Send a ping or a pong before what waits. Of a flood only the latest are kept (RFC 6455 section 5.5.3)."""
@@ -161,14 +172,17 @@ class Outbox:
         self._waiting_bytes += len(frame)
         return True
 
-    def _make_room(self, frame: bytes, name: str) -> Fate:
+    def _make_room(self, frame: bytes, name: str) -> bool:
+        """Queue a frame in the place of the oldest events; False where even all of them do not make room enough."""
+        if len(frame) > self._limits.bytes:
+            return False
         while not self._put(frame, name):
-            oldest = self._queue.pop()
-            if oldest is None:  # what is still counted is in the writer's hands already
-                self._nothing_waits()
-            else:
-                self._forget(oldest)
-        return Fate.DROPPED_OLDEST
+            oldest = self._queue.drop()
+            if oldest is None:  # only answers wait; what is counted beyond them is in the writer's hands already
+                self._waiting_bytes = self._queue.recount()
+                return self._put(frame, name)
+            self._forget(oldest)
+        return True
 
     def _forget(self, frame: bytes) -> None:
         self._waiting_bytes -= len(frame)
@@ -180,13 +194,17 @@ class Outbox:
 
 
 class _Fifo:
-    """What waits, in a memory channel with one place more than there may be frames: for the bell."""
+    """What waits, in a memory channel with one place more than there may be frames: for the bell.
 
-    __slots__ = ("_bound", "_receive", "_send", "count")
+    Answers that stood in the way of an event to be dropped wait aside, and go before what is in the channel.
+    """
+
+    __slots__ = ("_aside", "_bound", "_receive", "_send", "count")
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._send, self._receive = trio.open_memory_channel[bytes](bound + 1)
+        self._aside: deque[bytes] = deque()
         self.count = 0
 
     def put(self, frame: bytes, _name: str) -> bool:
@@ -203,21 +221,46 @@ class _Fifo:
 
     def pop(self) -> bytes | None:
         """The oldest frame, taken out."""
-        try:
-            frame = self._receive.receive_nowait()
-        except trio.WouldBlock:
-            return None
+        if self._aside:
+            frame = self._aside.popleft()
+        else:
+            try:
+                frame = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                return None
         self.count -= frame != _BELL
         return frame
 
+    def drop(self) -> bytes | None:
+        """The oldest event, taken out."""
+        while True:
+            try:
+                frame = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                return None
+            if isinstance(frame, _Answer):
+                self._aside.append(frame)
+            elif frame != _BELL:
+                self.count -= 1
+                return frame
+
+    def recount(self) -> int:
+        """Count only what waits aside; returns its bytes."""
+        self.count = len(self._aside)
+        return sum(map(len, self._aside))
+
     def ring(self) -> None:
         """Wake the writer though there may be no frame."""
-        if self.count == 0:
-            with suppress(trio.WouldBlock):
-                self._send.send_nowait(_BELL)
+        if not self._receive.statistics().current_buffer_used:  # a second bell would take the place of a frame
+            self._send.send_nowait(_BELL)
 
     async def wait(self) -> bytes:
         """Wait for something, and return the first of it."""
+        if self._aside:
+            frame = self._aside.popleft()
+            self.count -= 1
+            await trio.lowlevel.checkpoint()
+            return frame
         return await self._receive.receive()
 
 

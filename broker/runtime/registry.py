@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
+from broker.core.audience import Viewer
 from broker.core.directory import Directory
 from broker.core.errors import BrokerError
 from broker.core.index import PatternIndex
 
-if TYPE_CHECKING:
-    from broker.runtime.connection import Connection
+
+class Member(Viewer, Protocol):
+    """What the registry needs to know of a connection: who is at its end, and the patterns that it holds."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def patterns(self) -> Collection[str]:
+        """The patterns under which it is filed now."""
+        ...
+
+
+M = TypeVar("M", bound=Member)
 
 
 class TooManyConnections(BrokerError):
@@ -29,25 +41,25 @@ class RegistryStatistics:
     subscriptions: int
 
 
-class Registry:
+class Registry(Generic[M]):
     """The connections that are attached now. Whoever attaches one gets a `with` block that detaches it."""
 
     def __init__(self, *, max_per_user: int, indexed_claims: Iterable[str] = ()) -> None:
-        self.patterns: PatternIndex[Connection] = PatternIndex()
-        self.directory: Directory[Connection] = Directory(indexed_claims)
-        self._connections: dict[Connection, None] = {}
+        self.patterns: PatternIndex[M] = PatternIndex()
+        self.directory: Directory[M] = Directory(indexed_claims)
+        self._connections: dict[M, None] = {}
         self._max_per_user = max_per_user
 
     def __len__(self) -> int:
         """How many connections are attached."""
         return len(self._connections)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[M]:
         """The attached connections at this moment, safe against changes while one walks over them."""
         return iter(list(self._connections))
 
     @contextmanager
-    def attached(self, connection: Connection) -> Iterator[None]:
+    def attached(self, connection: M) -> Iterator[None]:
         """Attach `connection` for the length of the block, and take away every trace of it after.
 
         Raises TooManyConnections.
@@ -65,7 +77,7 @@ class Registry:
             self.directory.remove(connection)
             del self._connections[connection]
 
-    def matching(self, name: str) -> list[Collection[Connection]]:
+    def matching(self, name: str) -> list[Collection[M]]:
         """The connections subscribed to events of this name, one collection for each pattern that matches."""
         return self.patterns.match(name)
 

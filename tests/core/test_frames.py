@@ -37,14 +37,12 @@ def parsed(frame: bytes) -> list[tuple[Opcode, Any]]:
     protocol = FrameProtocol(client=True, extensions=[])
     protocol.receive_bytes(frame)
     found: list[tuple[Opcode, Any]] = []
-    parts: list[Any] = []
+    so_far: Any = None
     for part in protocol.received_frames():
-        parts.append(part.payload)
+        so_far = part.payload if so_far is None else so_far + part.payload
         if part.message_finished:
-            found.append(
-                (part.opcode, part.payload if part.opcode is Opcode.CLOSE else type(part.payload)().join(parts))
-            )
-            parts.clear()
+            found.append((part.opcode, so_far))
+            so_far = None
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -72,12 +73,12 @@ class Client:
 
     async def closed(self) -> int:
         """Wait for the end of the connection; its code."""
-        try:
+        with pytest.raises(ConnectionClosed) as ended:
             while True:
                 await self._receive()
-        except ConnectionClosed as closed:
-            assert closed.reason is not None, "the connection ended without a close frame"
-            return int(closed.reason.code)
+        reason = ended.value.reason
+        assert reason is not None, "the connection ended without a close frame"
+        return int(reason.code)
 
     async def _receive(self) -> dict[str, Any]:
         with trio.fail_after(PATIENCE):
@@ -96,13 +97,14 @@ async def connected(
     tls: ssl.SSLContext | None = None,
     **claims: object,
 ) -> AsyncIterator[Client]:
-    """A client of the broker: with a token for `user`, with `token`, or with none."""
+    """A client of the broker: with a token for `user`, with `token`, or with none. In the end it says goodbye."""
     if user is not None:
         token = broker.token(user, **claims)
     headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
-    stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", broker.port)
+    plain = await trio.open_tcp_stream("127.0.0.1", broker.port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
     if tls is not None:
-        stream = trio.SSLStream(stream, tls, server_hostname="127.0.0.1", https_compatible=True)
+        stream = trio.SSLStream(plain, tls, server_hostname="127.0.0.1", https_compatible=True)
     # The library alone leaves the socket open where the server ends the connection.
     try:
         async with trio.open_nursery() as nursery:

@@ -192,9 +192,7 @@ class Brokers:
         (folder / "policy.toml").write_text(policy)
         command = [*BROKER, "run", "--ready-file", "ready.json", *arguments]
         with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
-            process = subprocess.Popen(
-                command, cwd=folder, env=environ(), stdin=stdin, stdout=output, stderr=errors
-            )
+            process = subprocess.Popen(command, cwd=folder, env=environ(), stdin=stdin, stdout=output, stderr=errors)
         broker = Broker(folder, process)
         self.running.append(broker)
         return broker
@@ -230,10 +228,14 @@ def environ(**more: str) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(REPOSITORY), "BROKER_SERVER__PORT": "0", **more}
 
 
-def command(
-    *arguments: str, folder: Path, stdin: bytes = b"", **more: str
-) -> subprocess.CompletedProcess[bytes]:
+def command(*arguments: str, folder: Path, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
     """Run a `broker` command to its end in `folder`; `more` goes to its environment."""
     return subprocess.run(
-        [*BROKER, *arguments], cwd=folder, env=environ(**more), input=stdin, capture_output=True, timeout=60, check=False
+        [*BROKER, *arguments],
+        cwd=folder,
+        env=environ(**more),
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -92,7 +92,7 @@ class Raw:
 
     async def until_close(self) -> tuple[int, list[bytes]]:
         """Read until the server's close frame: its code, and the texts that came before it."""
-        texts = []
+        texts: list[bytes] = []
         while True:
             opcode, payload = await self.frame()
             if opcode == CLOSE:
@@ -101,8 +101,10 @@ class Raw:
                 texts.append(payload)
 
     async def close_code(self) -> int:
-        """The code of the server's close frame, after which it ends the connection."""
+        """The code of the server's close frame, which we answer, and after which it ends the connection."""
         code, _ = await self.until_close()
+        with suppress(trio.BrokenResourceError):
+            await self.send(frame(CLOSE, code.to_bytes(2, "big")))
         assert await self.rest() == b""
         return code
 

@@ -116,7 +116,7 @@ async def test_closing_unsubscribes_everything(open_broker: Broker, politely: bo
     "data",
     [
         b'{"b":1,"a":{"c":[ ]}}',
-        b'[1,\t2 , [3\n]]',
+        b"[1,\t2 , [3\n]]",
         b'"text"',
         b'"\\u00e9\\/\\ud83d\\ude00\\b"',
         '"é😀\u2028"'.encode(),
@@ -234,9 +234,7 @@ async def test_a_bad_command_is_told_why_and_does_not_cost_the_connection(
         ("authenticate", None, "missing_token"),
     ],
 )
-async def test_an_error_carries_the_id_of_its_command(
-    open_broker: Broker, event: str, data: object, code: str
-) -> None:
+async def test_an_error_carries_the_id_of_its_command(open_broker: Broker, event: str, data: object, code: str) -> None:
     async with connected(open_broker, "ada") as client:
         answer = await client.ask(event, data)
         assert answer["code"] == code

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from broker.config_reading import Problem, closest
-from broker.config_values import RuleError, SecretSource
+from broker.config.reading import Problem, closest
+from broker.config.values import RuleError, SecretSource
 from broker.core.toml import Path as KeyPath
 
 _PREFIX = "BROKER_"

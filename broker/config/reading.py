@@ -18,7 +18,7 @@ from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, Iter
 from cattrs.errors import AttributeValidationNote, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
-from broker.config_values import LiteralAllowed, Range, Rule, RuleError, SecretSource
+from broker.config.values import LiteralAllowed, Range, Rule, RuleError, SecretSource
 from broker.core.toml import Path as KeyPath
 
 C = TypeVar("C")

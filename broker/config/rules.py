@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from broker.config_reading import Problem
-
-if TYPE_CHECKING:
-    from broker.config import AuthConfig, Config, WebSocketConfig
+from broker.config.reading import Problem
+from broker.config.schema import AuthConfig, Config, WebSocketConfig
 
 _OWN_PATHS = ("/healthz", "/readyz", "/metrics")
 _LATER = "is not available in this release"

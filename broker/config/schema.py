@@ -11,9 +11,7 @@ from typing import Literal
 
 import attrs
 
-from broker import config_environ, config_reading, config_rules
-from broker.config_reading import Problem
-from broker.config_values import (
+from broker.config.values import (
     Algorithm,
     Bytes,
     BytesOrNone,
@@ -33,31 +31,6 @@ from broker.config_values import (
     UserEvent,
     WholeSeconds,
 )
-from broker.core import toml
-from broker.core.errors import Fault, FaultyFile
-
-__all__ = [
-    "AmqpConfig",
-    "AuthConfig",
-    "BindingConfig",
-    "CompressionConfig",
-    "Config",
-    "ConnectorsConfig",
-    "HandlersConfig",
-    "IngestConfig",
-    "LogConfig",
-    "PresenceConfig",
-    "SecretSource",
-    "ServerConfig",
-    "SourceConfig",
-    "StdinConfig",
-    "TlsConfig",
-    "VisibilityConfig",
-    "WebSocketConfig",
-    "WebhookConfig",
-    "load_config",
-    "parse_config",
-]
 
 _JWT_SECRET = SecretSource(file=Path(".broker/jwt.secret"), generate=True)
 
@@ -236,52 +209,3 @@ class Config:
     handlers: HandlersConfig = HandlersConfig()
     presence: PresenceConfig = PresenceConfig()
     connectors: ConnectorsConfig = ConnectorsConfig()
-
-
-def load_config(path: Path, environ: Mapping[str, str]) -> Config:
-    """Read the configuration file at `path`, and what `environ` overrides of it.
-
-    Raises FaultyFile with every fault at once, also where there is no such file.
-    """
-    try:
-        text = path.read_bytes().decode()
-    except FileNotFoundError:
-        raise FaultyFile(
-            str(path), [Fault("", "there is no such file", hint="`broker config init` writes one")]
-        ) from None
-    except UnicodeDecodeError as error:
-        raise FaultyFile(
-            str(path), [Fault("", f"is not UTF-8, at byte {error.start}", hint="save it as UTF-8")]
-        ) from None
-    except OSError as error:
-        raise FaultyFile(str(path), [Fault("", f"can't be read: {error.strerror}")]) from None
-    return parse_config(text, str(path), path.absolute().parent, environ)
-
-
-def parse_config(text: str, file: str, folder: Path, environ: Mapping[str, str]) -> Config:
-    """Read configuration from `text`; `file` names it in faults, relative paths are taken from `folder`.
-
-    Raises FaultyFile with every fault at once.
-    """
-    document = toml.parse(text, file)
-    overridden = config_environ.override(document.data, Config, environ)
-    refused = config_rules.not_in_this_release(overridden.data)
-    config, misread = config_reading.structure(overridden.data, Config)
-    problems = overridden.problems + refused + [problem for problem in misread if not _beneath(problem, refused)]
-    spoiled = {problem.key for problem in problems}
-    problems += [problem for problem in config_rules.check(config) if not spoiled & {problem.key, *problem.also}]
-    if problems:
-        raise FaultyFile(file, [_fault(problem, document, overridden.origins) for problem in problems])
-    return config_reading.resolve(config, folder)
-
-
-def _beneath(problem: Problem, others: list[Problem]) -> bool:
-    return any(problem.path[: len(other.path)] == other.path for other in others)
-
-
-def _fault(problem: Problem, document: toml.Document, origins: Mapping[toml.Path, str]) -> Fault:
-    for end in range(len(problem.path), 0, -1):
-        variable = origins.get(problem.path[:end])
-        if variable is not None:
-            return Fault(variable, problem.message, None, problem.hint)
-    return Fault(toml.show_path(problem.path), problem.message, document.line(problem.path), problem.hint)

@@ -1,0 +1,38 @@
+"""`python -m benchmarks [NAME]… [--full] [--json]`: run the benchmarks and print their tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from benchmarks import broadcast, idle_memory, matching
+from benchmarks.report import Report
+
+Benchmark = Callable[[bool], Report]
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "idle_memory": lambda _full: idle_memory.run(),
+    "matching": lambda full: matching.index(matching.FULL_SIZES if full else matching.SIZES),
+    "audience": lambda _full: matching.audience(),
+    "broadcast": lambda _full: broadcast.run(),
+}
+
+
+def main() -> None:
+    """Run what was asked for, by default all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measurements, as ratios side by side.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--full", action="store_true", help="matching with a million subscriptions, too")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a benchmark and line")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    for name in options.names or BENCHMARKS:
+        report = BENCHMARKS[name](options.full)
+        print(json.dumps(asdict(report)) if options.json else f"{report.text()}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

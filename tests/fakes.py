@@ -1,0 +1,102 @@
+"""Stand-ins that tests of several parts use: who knows tokens, and the client's end of a connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.core.errors import AuthenticationError, InvalidToken, MissingToken
+from broker.core.ports import Identity
+from broker.runtime.connection import Ending, Party, PeerGone
+
+PING, TEXT, CLOSE = 0x9, 0x1, 0x8
+
+
+class Tokens:
+    """An authenticator for which a token is a word, and who it stands for is written down beside it."""
+
+    def __init__(self, known: dict[str, Identity | AuthenticationError] | None = None) -> None:
+        self.known = known or {}
+
+    def identify(self, token: str | None) -> Identity:
+        if token is None:
+            raise MissingToken("there is no token")
+        found = self.known.get(token, InvalidToken("nobody knows this token"))
+        if isinstance(found, AuthenticationError):
+            raise found
+        return found
+
+    def publisher(self, token: str | None) -> Identity:
+        return self.identify(token)
+
+
+class Client:
+    """The other end of one connection: says what a client says, and keeps what it hears."""
+
+    def __init__(self) -> None:
+        self._say, self._said = trio.open_memory_channel[str | bytes](1000)
+        self.heard: list[tuple[int, bytes]] = []
+        self.ending: Ending | None = None
+
+    async def say(self, *messages: str | bytes | dict[str, Any]) -> list[Any]:
+        """Say something, and return the JSON that comes in answer."""
+        known = len(self.json())
+        for message in messages:
+            self._say.send_nowait(json.dumps(message) if isinstance(message, dict) else message)
+        await wait_all_tasks_blocked()
+        return self.json()[known:]
+
+    def hang_up(self) -> None:
+        """Say nothing more."""
+        self._say.close()
+
+    def json(self) -> list[Any]:
+        """What was heard in text frames so far."""
+        return [json.loads(payload) for opcode, payload in self.heard if opcode == TEXT]
+
+    def close_code(self) -> int | None:
+        """The code of the close frame, if one has come."""
+        return next((int.from_bytes(payload[:2], "big") for opcode, payload in self.heard if opcode == CLOSE), None)
+
+    async def follow(self, party: Party) -> None:
+        self.ending = await party.run(self._receive)
+
+    async def write(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard += frames_in(data)
+
+    async def _receive(self) -> str | bytes:
+        try:
+            return await self._said.receive()
+        except trio.EndOfChannel:
+            raise PeerGone(1000, "bye") from None
+
+
+@asynccontextmanager
+async def talking(party: Party) -> AsyncIterator[Client]:
+    """A client that talks to `party` for the length of the block."""
+    client = Client()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(party.outbox.run, client.write)
+        nursery.start_soon(client.follow, party)
+        await wait_all_tasks_blocked()
+        yield client
+        client.hang_up()
+
+
+def frames_in(data: bytes) -> list[tuple[int, bytes]]:
+    """The unmasked frames in `data`: opcode and payload of each."""
+    found = []
+    while data:
+        length, begin = data[1], 2
+        if length > 125:
+            begin = 4 if length == 126 else 10
+            length = int.from_bytes(data[2:begin], "big")
+        found.append((data[0] & 0x0F, data[begin : begin + length]))
+        data = data[begin + length :]
+    return found
