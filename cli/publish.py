@@ -21,7 +21,7 @@ from broker.core.event import Event, check_publishable
 from cli.errors import FAILED, USED_WRONGLY, refuse, reporting, tell
 from cli.http_client import Answer, EventsClient
 from cli.target import DEFAULT_CONFIG, ConfigOption, TokenOption, UrlOption, find_target
-from connectors.decode import decode_event
+from connectors.decode import decode_event, decode_payload
 from connectors.stdin import LineReader
 
 _SOURCE = "publish"
@@ -32,10 +32,10 @@ _READ_BYTES = 65_536
 
 @reporting()
 def publish(
-    event: Annotated[str | None, typer.Argument(help="The event's name.", metavar="[EVENT]")] = None,
+    event: Annotated[str | None, typer.Argument(help="The event's name.", metavar="EVENT")] = None,
     data: Annotated[
         str | None,
-        typer.Argument(help="Its payload: JSON, - for standard input, @FILE for a file's text.", metavar="[DATA]"),
+        typer.Argument(help="Its payload: JSON, - for standard input, @FILE for a file's text.", metavar="DATA"),
     ] = None,
     event_id: Annotated[
         str | None, typer.Option("--id", help="The event's id; the same id is delivered once.", metavar="ID")
@@ -89,11 +89,10 @@ class _Tally:
     def __init__(self) -> None:
         self.published = 0
         self.refused = 0
+        console = Console(stderr=True)
+        count = TextColumn("{task.completed} events published")
         self.progress = Progress(
-            TextColumn("{task.completed} events published"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
+            count, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
         )
         self._task = self.progress.add_task("", total=None)
 
@@ -182,8 +181,7 @@ def _encode(event: Event) -> bytes:
 def _single(name: str, data: str | None, event_id: str | None) -> Event:
     text = _payload(data)
     try:
-        envelope = b'{"event":"x","data":%b}' % text
-        event = Event(name, decode_event(envelope, _SOURCE).data, event_id, _SOURCE)
+        event = Event(name, decode_payload(text), event_id, _SOURCE)
     except PublisherError as error:
         raise refuse(f'DATA: {error}; quote it for the shell: \'{{"key": "value"}}\'', USED_WRONGLY) from None
     try:

@@ -7,12 +7,15 @@ full here, once, and kept byte for byte as it came.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 
 from broker.core.errors import BadEvent, BadPayload, PublisherError
 from broker.core.event import Event
 from broker.core.payload import check_text
+
+T = TypeVar("T")
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,6 +25,7 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_payload = msgspec.json.Decoder(msgspec.Raw)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -30,17 +34,20 @@ def decode_event(text: bytes | msgspec.Raw, source: str) -> Event:
 
     Raises PublisherError (BadPayload for the payload), with what is wrong.
     """
-    try:
-        envelope = _envelope.decode(text)
-    except msgspec.ValidationError as error:
-        raise PublisherError(f'this is no event such as {{"event": NAME, "data": PAYLOAD}}: {error}') from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadPayload(f"this is no JSON: {error}") from None
-    except RecursionError:
-        raise BadPayload("this JSON is nested too deep") from None
+    envelope = _decode(_envelope, text)
     data = bytes(envelope.data)
     check_text(data)
     return Event(envelope.event, data, envelope.id, source)
+
+
+def decode_payload(text: bytes) -> bytes:
+    """Read a payload that stands alone, without white space around it.
+
+    Raises BadPayload.
+    """
+    data = bytes(_decode(_payload, text))
+    check_text(data)
+    return data
 
 
 def decode_json(text: bytes, source: str) -> list[Event]:
@@ -50,12 +57,7 @@ def decode_json(text: bytes, source: str) -> list[Event]:
     """
     if text.lstrip()[:1] != b"[":
         return [_decode_at(0, text, source)]
-    try:
-        items = _array.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadPayload(f"this is no JSON array: {error}") from None
-    except RecursionError:
-        raise BadPayload("this JSON is nested too deep") from None
+    items = _decode(_array, text)
     return [_decode_at(index, item, source) for index, item in enumerate(items)]
 
 
@@ -65,6 +67,17 @@ def decode_ndjson(text: bytes, source: str) -> list[Event]:
     Raises BadEvent with the index of the first bad event.
     """
     return [_decode_at(index, line, source) for index, line in enumerate(_lines(text))]
+
+
+def _decode(decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise PublisherError(f'this is no event such as {{"event": NAME, "data": PAYLOAD}}: {error}') from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadPayload(f"this is no JSON: {error}") from None
+    except RecursionError:
+        raise BadPayload("this JSON is nested too deep") from None
 
 
 def _lines(text: bytes) -> Iterator[bytes]:
