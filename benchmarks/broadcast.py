@@ -50,7 +50,7 @@ def _broker(subscribers: int, deliveries: int, burst: int) -> float:
     with running_broker(Path(__file__).parent) as broker:
         port = urlsplit(broker.url).port or 0
         token = broker.token("--publish", "**", "--user", "watcher", "--ttl", "1h")
-        tokens = [broker.token("--user", f"user-{number}") for number in range(subscribers // 100)]
+        tokens = [broker.token("--user", f"user-{number}") for number in range(subscribers // 100 + 1)]
         with EventsClient(Target(urlsplit(broker.url), token)) as client:
 
             async def publish(events: int) -> None:
@@ -78,7 +78,13 @@ def _naive(subscribers: int, deliveries: int, burst: int) -> float:
                 publisher.append(await RawClient.connect(port))
             return await RawClient.connect(port)
 
-        return trio.run(_measure, pid, connect, subscribers, deliveries, burst, publish)
+        async def measure() -> float:
+            try:
+                return await _measure(pid, connect, subscribers, deliveries, burst, publish)
+            finally:
+                await publisher[0].close()
+
+        return trio.run(measure)
 
 
 @contextmanager

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.report import Report
 from broker.core.audience import Users
-from broker.core.directory import Directory
 from broker.core.index import PatternIndex
 from broker.runtime.dispatcher import recipients
 from broker.runtime.registry import Registry
@@ -67,14 +66,15 @@ def audience(sizes: Sequence[int] = CROWDS) -> Report:
 @dataclass(eq=False)
 class _Onlooker:
     user: str
-    claims: dict[str, Any] = field(default_factory=dict)
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    patterns: Collection[str] = ("**",)
 
 
-def _crowd(size: int) -> Registry:
-    registry = Registry(max_per_user=1)
+def _crowd(size: int) -> Registry[Any]:
+    registry: Registry[Any] = Registry(max_per_user=1)
     for number in range(size):
-        onlooker = cast("Any", _Onlooker(f"user-{number}"))
-        cast("Directory[Any]", registry.directory).add(onlooker, onlooker.user, onlooker.claims)
+        onlooker = _Onlooker(f"user-{number}")
+        registry.directory.add(onlooker, onlooker.user, onlooker.claims)
         registry.patterns.add("**", onlooker)
     return registry
 

@@ -69,7 +69,7 @@ class Broker:
         self._ingest = Ingest(config.ingest.queue_size)
         self._log = parts.log
         self._dispatcher = Dispatcher(parts.log, parts.policy, self._registry)
-        self._counters: Counter[str] = Counter()
+        self._counters = Counter(policy_reloads=0, policy_reloads_failed=0, connectors_failed=0)
         self._stopping = trio.Event()
         routes = self._routes(parts.receivers)
         self._front = Front(_front_settings(config), self._registry, parts.authenticator, routes)
@@ -122,7 +122,12 @@ class Broker:
 
     def counters(self) -> Mapping[str, int]:
         """What has happened so far, by name."""
-        return {**self._dispatcher.counters, **self._counters}
+        connectors = {
+            f"{connector.name}_{name}": value
+            for connector in self._connectors
+            for name, value in connector.counters.items()
+        }
+        return {**self._dispatcher.counters, **self._counters, **connectors}
 
     def _routes(self, receivers: Iterable[Receiver]) -> list[Route]:
         routes = health_routes(lambda: "stopping" if self._stopping.is_set() else None)

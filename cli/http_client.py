@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
@@ -74,15 +75,15 @@ class EventsClient:
         for _ in range(_ATTEMPTS):
             status, retry_after, text = self._exchange(body)
             if status != HTTPStatus.SERVICE_UNAVAILABLE:
-                return _read(status, text)
+                return _read(status, text, len(events))
             time.sleep(min(retry_after, _MAX_RETRY_AFTER))
-        return _read(status, text)
+        return _read(status, text, len(events))
 
     def _exchange(self, body: bytes) -> tuple[int, float, bytes]:
         # A broker closes idle connections; that shows only when we write to one, and is no reason to give up.
         try:
             return self._request(body)
-        except (http.client.HTTPException, ConnectionError, TimeoutError):
+        except (http.client.HTTPException, OSError):
             self._connection.close()
         try:
             return self._request(body)
@@ -94,22 +95,26 @@ class EventsClient:
             raise Unreachable(f"no broker answers at {self._shown}: {reason}; is it running?") from None
 
     def _request(self, body: bytes) -> tuple[int, float, bytes]:
-        try:
+        # Who refuses a body by the request's head need not read it to the end; the answer is there all the same.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.request("POST", self._path, body, self._headers)
-        except OSError as error:
-            if isinstance(error, ConnectionError | TimeoutError):
-                raise
-            raise ConnectionError(error.errno, error.strerror or str(error)) from None
         response = self._connection.getresponse()
         retry_after = response.headers.get("Retry-After", "1")
-        return response.status, float(retry_after) if retry_after.isdigit() else 1.0, response.read(_MAX_ANSWER_BYTES)
+        return response.status, float(retry_after) if retry_after.isdecimal() else 1.0, response.read(_MAX_ANSWER_BYTES)
 
 
-def _read(status: int, text: bytes) -> Answer:
+def _read(status: int, text: bytes, number: int) -> Answer:
+    """What was said to a batch of so many events."""
     try:
         answer = json.loads(text)
-        if status == HTTPStatus.ACCEPTED:
-            return Answer(status, ids=answer["ids"])
-        return Answer(status, error=str(answer["error"]), index=answer.get("index"))
+        if status != HTTPStatus.ACCEPTED:
+            return Answer(status, error=str(answer["error"]), index=_index(answer.get("index"), number))
+        if len(answer["ids"]) == number:
+            return Answer(status, ids=[str(event_id) for event_id in answer["ids"]])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return Answer(status if status != HTTPStatus.ACCEPTED else 0, error=f"an answer of no broker: HTTP {status}")
+        pass
+    return Answer(status if status != HTTPStatus.ACCEPTED else 0, error=f"an answer of no broker: HTTP {status}")
+
+
+def _index(value: object, number: int) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < number else None

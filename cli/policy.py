@@ -142,7 +142,8 @@ def _configured(config: Path) -> Path:
         return Path("policy.toml")
     from broker.config import load_config  # late: a policy named on the command line needs no configuration
 
-    return load_config(config, os.environ).visibility.policy
+    path, here = load_config(config, os.environ).visibility.policy, Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _existing(path: Path) -> Path:

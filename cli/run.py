@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +16,10 @@ import attrs
 import trio
 import typer
 
-from broker.app import Address
+from broker.app import STOP_SIGNALS, Address
 from broker.config import Config, load_config
 from broker.edge.logging import configure_logging
-from cli.errors import reporting, tell
+from cli.errors import USED_WRONGLY, refuse, reporting, tell
 from cli.wiring import build_broker
 
 
@@ -26,7 +30,8 @@ def run(
         bool, typer.Option("--stdin", help="Also publish what standard input says, a line an event.")
     ] = False,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Write url, port and pid here, as JSON, when serving.", metavar="PATH")
+        Path | None,
+        typer.Option(help="Write url, port and pid here, as JSON, when serving.", metavar="PATH", dir_okay=False),
     ] = None,
     welcome: Annotated[bool, typer.Option("--welcome", help="Say how to try it.")] = False,
 ) -> None:
@@ -44,15 +49,18 @@ def run(
     loaded = _with_stdin(load_config(config, os.environ)) if stdin else load_config(config, os.environ)
     broker = build_broker(loaded)
     _allow_many_files()
+    _collect_rarely()
+    with _ready_file(ready_file) as tell_ready:
 
-    def started(address: Address) -> None:
-        typer.echo(f"broker: serving {address.url} (WebSocket at {loaded.websocket.path})")
-        if ready_file is not None:
-            _write_whole(ready_file, json.dumps({"url": address.url, "port": address.port, "pid": os.getpid()}))
-        if welcome:
-            _welcome()
+        def started(address: Address) -> None:
+            typer.echo(f"broker: serving {address.url} (WebSocket at {loaded.websocket.path})")
+            tell_ready(address)
+            if welcome:
+                _welcome()
 
-    trio.run(broker.run, started)
+        trio.run(broker.run, started)
+    for number in STOP_SIGNALS:  # all is done: one more, while Python takes itself apart, is no failure
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _with_stdin(config: Config) -> Config:
@@ -67,11 +75,36 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _write_whole(path: Path, text: str) -> None:
-    # Whoever waits for the file must never read half of it.
+def _collect_rarely() -> None:
+    # Reference counts free nearly everything here, and what lives long, connections and facts, is much: at Python's
+    # defaults the collector's walks over it cost a broadcast to 1,000 clients half of its time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+@contextmanager
+def _ready_file(path: Path | None) -> Iterator[Callable[[Address], None]]:
+    """Gives what writes the file once the broker serves; that it can be written is found out before.
+
+    Whoever waits for the file must never read half of it.
+    """
+    if path is None:
+        yield lambda _address: None
+        return
     half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(text + "\n")
-    half.replace(path)
+    try:
+        half.touch()
+    except OSError as error:
+        raise refuse(f"--ready-file: can't write {path}: {error.strerror}", USED_WRONGLY) from None
+
+    def write(address: Address) -> None:
+        half.write_text(json.dumps({"url": address.url, "port": address.port, "pid": os.getpid()}) + "\n")
+        half.replace(path)
+
+    try:
+        yield write
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def _welcome() -> None:

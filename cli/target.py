@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ import typer
 
 from broker.config import Config, load_config
 from broker.edge.tokens import issue_token
-from cli.errors import refuse, tell
+from cli.errors import USED_WRONGLY, refuse, tell
 
 _TOKEN_SECONDS = 3600
+_NOT_IN_TOKENS = re.compile(r"[^\x21-\x7e]")
+_NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f]")
 
 UrlOption = Annotated[
     str | None, typer.Option(envvar="BROKER_URL", help="The broker, if not the configured one.", metavar="URL")
@@ -45,6 +48,8 @@ def find_target(url: str | None, token: str | None, config: Path, claims: Mappin
 
     Raises OperatorError for a faulty configuration, typer.Exit where something is missing.
     """
+    if token is not None and _NOT_IN_TOKENS.search(token):
+        raise refuse("the token (--token or BROKER_TOKEN) has characters that no token has", USED_WRONGLY)
     if url is not None and (token is not None or not config.exists()):
         return Target(_checked(url), token)
     loaded = load_config(config, os.environ)
@@ -63,7 +68,9 @@ def _issued(config: Config, claims: Mapping[str, Any]) -> str | None:
 def _configured(config: Config) -> SplitResult:
     server = config.server
     if server.port == 0:
-        raise refuse("server.port is 0, so its address is not known here: give --url (the broker prints it)", 2)
+        raise refuse(
+            "server.port is 0, so its address is not known here: give --url (the broker prints it)", USED_WRONGLY
+        )
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(server.host, server.host)  # noqa: S104
     shown = f"[{host}]" if ":" in host else host
     return urlsplit(f"{'https' if server.tls else 'http'}://{shown}:{server.port}")
@@ -72,10 +79,11 @@ def _configured(config: Config) -> SplitResult:
 def _checked(url: str) -> SplitResult:
     try:
         split = urlsplit(url)
-        port = split.port
+        host, port = split.hostname or "", split.port
+        host.encode("idna")
     except ValueError:
-        raise refuse(f"{url!r} is no URL; it looks like http://127.0.0.1:8080", 2) from None
+        raise refuse(f"{url!r} is no URL; it looks like http://127.0.0.1:8080", USED_WRONGLY) from None
     schemes = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-    if split.scheme not in schemes or not split.hostname or port == 0:
-        raise refuse(f"{url!r} is no URL of a broker; it looks like http://127.0.0.1:8080", 2)
+    if split.scheme not in schemes or not host or _NOT_IN_HOSTS.search(host) or port == 0:
+        raise refuse(f"{url!r} is no URL of a broker; it looks like http://127.0.0.1:8080", USED_WRONGLY)
     return split._replace(scheme=schemes[split.scheme])

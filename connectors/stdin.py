@@ -61,7 +61,7 @@ class Stdin:
 
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(published=0, refused=0)
 
     async def run(self, publisher: Publisher) -> None:
         """See `Connector` in `broker/core/ports.py`."""

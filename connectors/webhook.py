@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 
 import trio
@@ -78,7 +79,9 @@ class Webhook:
             return error_response(HTTPStatus.FORBIDDEN, error, index=error.index)
         except BadEvent as error:
             return error_response(HTTPStatus.BAD_REQUEST, error, index=error.index)
-        except (AuthenticationError, BodyTooLarge, PublisherError) as error:
+        except AuthenticationError as error:
+            return error_response(HTTPStatus.UNAUTHORIZED, error)
+        except (BodyTooLarge, PublisherError) as error:
             return error_response(_status(error), error)
         return json_response(HTTPStatus.ACCEPTED, {"ids": ids})
 
@@ -126,9 +129,7 @@ def _media_type(request: Request) -> str:
     return media_type
 
 
-def _status(error: AuthenticationError | BodyTooLarge | PublisherError) -> HTTPStatus:
-    if isinstance(error, AuthenticationError):
-        return HTTPStatus.UNAUTHORIZED
+def _status(error: BodyTooLarge | PublisherError) -> HTTPStatus:
     if isinstance(error, BodyTooLarge):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return HTTPStatus.UNSUPPORTED_MEDIA_TYPE if isinstance(error, UnsupportedMediaType) else HTTPStatus.BAD_REQUEST
@@ -136,5 +137,4 @@ def _status(error: AuthenticationError | BodyTooLarge | PublisherError) -> HTTPS
 
 def _come_again(error: Overloaded | LogUnavailable) -> Response:
     retry_after = error.retry_after if isinstance(error, Overloaded) else 1
-    response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, error)
-    return Response(response.status, response.body, headers={"Retry-After": str(retry_after)})
+    return replace(error_response(HTTPStatus.SERVICE_UNAVAILABLE, error), headers={"Retry-After": str(retry_after)})

@@ -74,9 +74,10 @@ class Overloaded(BrokerError):
     """The ingest queue had no room in time; the same events may be sent again after `retry_after` seconds."""
 
     code = "overloaded"
+    message: ClassVar[str] = "the broker is busy: its ingest queue is full"
 
     def __init__(self, retry_after: int = 1) -> None:
-        super().__init__("the broker is busy: its ingest queue is full")
+        super().__init__(self.message)
         self.retry_after = retry_after
 
 
@@ -84,6 +85,7 @@ class Stopping(Overloaded):
     """The broker is shutting down and takes no more events."""
 
     code = "stopping"
+    message = "the broker is stopping, and takes no more events"
 
 
 class LogUnavailable(BrokerError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from broker.core.errors import BrokerError
@@ -64,6 +64,13 @@ class Response:
     close: bool = False
 
 
+# What RFC 9110 (sections 10.2.3 and 11.6.1) and RFC 6455 (section 4.2.2) want beside these statuses.
+_REQUIRED_HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
+    426: {"Sec-WebSocket-Version": "13", "Upgrade": "websocket"},
+    503: {"Retry-After": "1"},
+}
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -84,4 +91,6 @@ def json_response(status: int, value: Any, **headers: str) -> Response:
 
 def error_response(status: int, error: BrokerError, **more: Any) -> Response:
     """An error in the form that the whole broker uses: what, and under which code."""
-    return json_response(status, {"error": str(error), "code": error.code, **more})
+    response = json_response(status, {"error": str(error), "code": error.code, **more})
+    headers = _REQUIRED_HEADERS.get(status, {})
+    return replace(response, headers=headers) if headers else response

@@ -31,6 +31,11 @@ class Connector(Protocol):
         """What logs and counters call it."""
         ...
 
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What has happened so far, by name: `/metrics` shows it behind the connector's name."""
+        ...
+
     async def run(self, publisher: Publisher) -> None:
         """Bring events in. Returning means that the source is at its end."""
         ...

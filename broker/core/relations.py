@@ -77,7 +77,6 @@ class Facts:
     def __init__(self) -> None:
         self._members: dict[str, dict[str, dict[str, int]]] = {}
         self._doubtful: dict[str, set[str]] = {}
-        self._faults = 0
 
     def add(self, changes: Iterable[Change], offset: int) -> None:
         """Take in what the event at `offset` adds, before its audience is taken."""
@@ -113,20 +112,18 @@ class Facts:
         self._doubtful = {name: keys for name, keys in self._doubtful.items() if name in kept}
 
     def statistics(self) -> Mapping[str, int]:
-        """How many relations, keys with members, members in all, keys in doubt; and how many faults there were."""
+        """How many relations, keys with members, members in all, and keys in doubt."""
         return {
             "relations": len(self._members),
             "keys": sum(len(keys) for keys in self._members.values()),
             "facts": sum(len(members) for keys in self._members.values() for members in keys.values()),
             "doubtful_keys": sum(len(keys) for keys in self._doubtful.values()),
-            "faults": self._faults,
         }
 
     def _may_add(self, change: Change) -> bool:
         return change.action is Action.SET or (change.action is Action.ADD and self.complete(*_place(change)))
 
     def _doubt(self, change: Change) -> None:
-        self._faults += 1
         self._forget(change)
         self._doubtful.setdefault(change.relation, set()).add(change.key)
 

@@ -14,7 +14,7 @@ from http import HTTPStatus
 import trio
 
 from broker.core.credentials import token_of
-from broker.core.errors import CLOSE_FOR_AUTHENTICATION, AuthenticationError, Close
+from broker.core.errors import CLOSE_FOR_AUTHENTICATION, AuthenticationError, BrokerError, Close
 from broker.core.http import Handler, Request, Response, Route, error_response
 from broker.core.origins import origin_allowed
 from broker.core.ports import Authenticator
@@ -170,6 +170,11 @@ class Front:
             return await handler(request)
         except BadRequest as error:
             return _refused(error)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception:
+            logger.exception("request.failed", extra={"path": request.path})
+            return replace(error_response(500, BrokerError("the fault is ours, and is in our log")), close=True)
 
 
 def _table(routes: Iterable[Route]) -> Mapping[str, Mapping[str, Handler]]:
@@ -185,13 +190,8 @@ def _check_origin(request: Request, allowed: Sequence[str]) -> None:
 
 
 def _refused(error: BadRequest, **headers: str) -> Response:
-    more = {
-        HTTPStatus.UPGRADE_REQUIRED: {"Sec-WebSocket-Version": "13", "Upgrade": "websocket"},
-        HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
-        HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
-    }.get(HTTPStatus(error.status), {})
     response = error_response(error.status, error)
-    return replace(response, headers={**more, **headers}, close=True)
+    return replace(response, headers={**response.headers, **headers}, close=True)
 
 
 async def _linger(stream: trio.abc.Stream) -> None:

@@ -101,6 +101,8 @@ class HttpConnection:
     def _request(self, head: h11.Request) -> Request:
         self._method = head.method
         headers = list(head.headers)
+        if _size(head) > MAX_HEAD_BYTES:  # h11 measures only a head that comes in more than one read
+            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has at most {MAX_HEAD_BYTES} bytes")
         names = {name for name, _ in headers}
         if {b"content-length", b"transfer-encoding"} <= names:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding together are ambiguous")
@@ -156,6 +158,12 @@ def _translated() -> Iterator[None]:
         yield
     except h11.RemoteProtocolError as error:
         raise BadRequest(error.error_status_hint, f"this is no HTTP that we speak: {error}") from None
+
+
+def _size(head: h11.Request) -> int:
+    """The bytes of a head in its shortest writing."""
+    lines = sum(len(name) + len(value) + len(": \r\n") for name, value in head.headers)
+    return len(head.method) + len(head.target) + len("  HTTP/1.1\r\n\r\n") + lines
 
 
 def _phrase(status: int) -> bytes:

@@ -21,7 +21,7 @@ async def open_listeners(host: str, port: int, tls: tuple[Path, Path] | None = N
     """
     context = _tls_context(*tls) if tls is not None else None
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await _open(host, port)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OperatorError(
@@ -32,6 +32,17 @@ async def open_listeners(host: str, port: int, tls: tuple[Path, Path] | None = N
     if context is None:
         return [*listeners], bound
     return [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners], bound
+
+
+async def _open(host: str, port: int) -> list[trio.SocketListener]:
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    if port != 0 or len(listeners) == 1:
+        return listeners
+    # Each address was given a free port of its own; what is free on the first is to serve them all.
+    chosen: int = listeners[0].socket.getsockname()[1]
+    for listener in listeners:
+        await listener.aclose()
+    return await trio.open_tcp_listeners(chosen, host=host)
 
 
 def _tls_context(certificate: Path, private_key: Path) -> ssl.SSLContext:

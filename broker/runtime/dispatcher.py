@@ -28,7 +28,15 @@ from broker.runtime.registry import Registry
 logger = logging.getLogger(__name__)
 
 _BATCHES_AT_ONCE = 256
-_OFFERS_PER_TURN = 500  # about a millisecond of offers between two chances for everybody else
+_OFFERS_PER_TURN = 2000  # a few milliseconds of offers between two chances for everybody else
+_COUNTERS = (
+    "events",
+    "repeated",
+    "failed",
+    "visibility_faults",
+    "deliveries",
+    *(f"deliveries_{fate.value}" for fate in Fate if fate is not Fate.QUEUED),
+)
 
 
 class Dispatcher:
@@ -41,7 +49,8 @@ class Dispatcher:
         self._facts = Facts()
         self._offered = 0
         self._faults: Counter[str] = Counter()  # by their text, which names paths and kinds, so there are few
-        self.counters: Counter[str] = Counter()
+        # All of them from the start, so that whoever watches sees 0 and not nothing.
+        self.counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
 
     async def run(self, ingest: Ingest) -> None:
         """Dispatch until the door is closed and nothing is left."""
@@ -99,15 +108,17 @@ class Dispatcher:
         happening = Happening(record.event)
         changes = self._policy.changes(happening)
         self._facts.add(changes, record.offset)
-        faults: list[str] = []
-        audience = self._policy.audience(happening, self._facts, faults)
-        faults += [change.fault for change in changes if change.fault is not None]
-        if faults:
-            self._note(faults, record)
-        delivery = Delivery(record)
-        for connection in recipients(self._registry, record.event.name, audience):
-            self._offer(connection, delivery)
-        self._facts.remove(changes)
+        try:
+            faults: list[str] = []
+            audience = self._policy.audience(happening, self._facts, faults)
+            faults += [change.fault for change in changes if change.fault is not None]
+            if faults:
+                self._note(faults, record)
+            delivery = Delivery(record)
+            for connection in recipients(self._registry, record.event.name, audience):
+                self._offer(connection, delivery)
+        finally:  # whom the event takes out is out, also if something of ours failed on the way
+            self._facts.remove(changes)
 
     def _note(self, faults: list[str], record: Record) -> None:
         self.counters["visibility_faults"] += len(faults)

@@ -50,5 +50,3 @@ class Heartbeat:
                         connection.ping()
                     case Beat.END:
                         connection.close(Close.HEARTBEAT_MISSED, "no sign of life")
-                    case Beat.NOTHING:
-                        pass

@@ -48,7 +48,6 @@ class Ingest:
 
     def __init__(self, queue_size: int) -> None:
         self._send, self._receive = trio.open_memory_channel[Batch](queue_size)
-        self._stopping = False
 
     async def publish(self, events: Sequence[Event], *, timeout: float | None = None) -> list[str]:
         """Hand in a batch; see `Publisher` in `core/ports.py` for what it promises."""
@@ -57,13 +56,8 @@ class Ingest:
         if not batch.events:
             await trio.lowlevel.checkpoint()
             return []
-        if self._stopping:
-            raise Stopping
         try:
-            # Only the wait for room may time out: once the dispatcher has the batch, its answer is on the way, and to
-            # give up then would tell the publisher "not taken" of events that are.
-            with trio.fail_after(float("inf") if timeout is None else timeout):
-                await self._send.send(batch)
+            await self._hand_in(batch, float("inf") if timeout is None else timeout)
         except trio.TooSlowError:
             raise Overloaded from None
         except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -88,9 +82,17 @@ class Ingest:
 
     def close(self) -> None:
         """Take no more. What is in the queue still goes its way."""
-        self._stopping = True
         self._send.close()
 
     def waiting(self) -> int:
         """How many batches wait in the queue."""
         return self._receive.statistics().current_buffer_used
+
+    async def _hand_in(self, batch: Batch, timeout: float) -> None:
+        try:
+            self._send.send_nowait(batch)
+        except trio.WouldBlock:
+            # Only the wait for room may time out: once the dispatcher has the batch, its answer is on the way, and to
+            # give up then would tell the publisher "not taken" of events that are.
+            with trio.fail_after(timeout):
+                await self._send.send(batch)

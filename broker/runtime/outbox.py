@@ -151,20 +151,23 @@ class Outbox:
         return OutboxStatistics(self._queue.count, self._waiting_bytes, self._dropped)
 
     async def _write_what_waits(self, write: Write) -> bool:
+        """Write once; True if that was the end."""
         first = await self._queue.wait()
+        close = self._close
+        data = self._join_what_waits(first)
+        self.broken = True  # until the write is whole: half a frame is the end of a stream
+        with trio.move_on_after(WRITE_TIMEOUT) as deadline:
+            await write(data)
+            self.broken = False
+        return close is not None or deadline.cancelled_caught
+
+    def _join_what_waits(self, first: bytes) -> bytes:
         frames = [*self._control, first]
         self._control.clear()
         while (frame := self._queue.pop()) is not None:
             frames.append(frame)
         self._nothing_waits()
-        close = self._close
-        if close is not None:
-            frames.append(close)
-        self.broken = True  # until the write is whole: half a frame is the end of a stream
-        with trio.move_on_after(WRITE_TIMEOUT) as deadline:
-            await write(b"".join(frames))
-            self.broken = False
-        return close is not None or deadline.cancelled_caught
+        return b"".join(frames) + (self._close or b"")
 
     def _put(self, frame: bytes, name: str) -> bool:
         if self._waiting_bytes + len(frame) > self._limits.bytes or not self._queue.put(frame, name):
@@ -286,7 +289,9 @@ class _Latest(_Fifo):
         return True
 
     def replaced(self, name: str) -> bytes | None:
-        return self._frames.pop(name, None)
+        frame = self._frames.pop(name, None)
+        self.count = len(self._frames)
+        return frame
 
     def pop(self) -> bytes | None:
         if not self._frames:

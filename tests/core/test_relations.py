@@ -82,7 +82,6 @@ def test_a_fault_puts_the_key_in_doubt_before_the_audience_is_taken() -> None:
         assert members(facts) == {}
         assert not facts.complete("group", "1")
         assert facts.complete("group", "2")
-        assert facts.statistics()["faults"] == 1
         assert facts.statistics()["doubtful_keys"] == 1
 
 
@@ -136,7 +135,7 @@ def test_nothing_is_kept_of_keys_without_members() -> None:
         change(Action.ADD),
         change(Action.CLEAR, key="9"),
     )
-    assert facts.statistics() == {"relations": 0, "keys": 0, "facts": 0, "doubtful_keys": 0, "faults": 0}
+    assert facts.statistics() == {"relations": 0, "keys": 0, "facts": 0, "doubtful_keys": 0}
 
 
 def test_a_new_policy_keeps_the_relations_that_it_still_has() -> None:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
+from trio.testing import MemoryReceiveStream, MemorySendStream
+
+MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+Wrap = Callable[[MemoryStream], trio.abc.Stream]
 
 
-class Dribble(trio.abc.Stream):
-    """Gives what comes one byte at a time."""
+def plain(stream: MemoryStream) -> trio.abc.Stream:
+    """The stream as it is."""
+    return stream
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+
+class Through(trio.abc.HalfCloseableStream):
+    """Passes everything through, and counts the bytes that were read."""
+
+    def __init__(self, stream: MemoryStream) -> None:
         self._stream = stream
+        self.read = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(1)
+        data = await self._stream.receive_some(max_bytes)
+        self.read += len(data)
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -22,14 +35,24 @@ class Dribble(trio.abc.Stream):
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
     async def aclose(self) -> None:
         await self._stream.aclose()
 
 
-class Stuck(Dribble):
+class Dribble(Through):
+    """Gives what comes one byte at a time."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await super().receive_some(1)
+
+
+class Stuck(Through):
     """Takes `room` writes, and then none: the client has stopped reading."""
 
-    def __init__(self, stream: trio.abc.Stream, room: int = 0) -> None:
+    def __init__(self, stream: MemoryStream, room: int = 0) -> None:
         super().__init__(stream)
         self._room = room
 
@@ -40,7 +63,7 @@ class Stuck(Dribble):
         await super().send_all(data)
 
 
-class Gone(Dribble):
+class Gone(Through):
     """The client has vanished: nothing can be written."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

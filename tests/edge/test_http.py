@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from broker.core.http import BodyTooLarge, Response
 from broker.edge.http import MAX_HEAD_BYTES, BadRequest, HttpConnection
-from tests.edge.streams import Dribble, Stuck, read_answer, read_to_end
+from tests.edge.streams import Dribble, Stuck, Wrap, plain, read_answer, read_to_end
 
 GET = b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-Wrap = Callable[[trio.StapledStream], trio.abc.Stream]
-
-both_ways = pytest.mark.parametrize("wrap", [lambda stream: stream, Dribble], ids=["whole", "byte by byte"])
+both_ways = pytest.mark.parametrize("wrap", [plain, Dribble], ids=["whole", "byte by byte"])
 
 
 class Pair:
     """A client's stream, and the server's connection at its other end."""
 
-    def __init__(self, wrap: Wrap = lambda stream: stream) -> None:
+    def __init__(self, wrap: Wrap = plain) -> None:
         self.client, server = memory_stream_pair()
         self.connection = HttpConnection(wrap(server))
 
@@ -40,7 +36,7 @@ async def refusal(pair: Pair) -> BadRequest:
     return caught.value
 
 
-async def with_body(sent: bytes, wrap: Wrap = lambda stream: stream, limit: int = 100) -> bytes:
+async def with_body(sent: bytes, wrap: Wrap = plain, limit: int = 100) -> bytes:
     pair = Pair(wrap)
     await pair.client.send_all(sent)
     request = await pair.connection.next_request()
@@ -111,6 +107,13 @@ async def test_an_unknown_transfer_encoding_is_refused() -> None:
 async def test_a_head_of_more_than_16_kib_is_refused_before_its_end(wrap: Wrap) -> None:
     pair = Pair(wrap)
     await pair.client.send_all(b"GET / HTTP/1.1\r\nHost: b\r\nX: " + b"x" * MAX_HEAD_BYTES)
+    assert (await refusal(pair)).status == 431
+
+
+@both_ways
+async def test_a_head_of_more_than_16_kib_is_refused_also_where_it_comes_whole(wrap: Wrap) -> None:
+    pair = Pair(wrap)
+    await pair.client.send_all(b"GET / HTTP/1.1\r\nHost: b\r\nX: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n")
     assert (await refusal(pair)).status == 431
 
 

@@ -37,7 +37,10 @@ async def test_the_numbers_are_those_of_the_moment() -> None:
 
 async def test_two_brokers_in_one_process_keep_their_numbers_apart() -> None:
     one, other = Metrics(lambda: {"connections": 1}, dict), Metrics(lambda: {"connections": 2}, dict)
-    assert (await samples(one), await samples(other)) == ({"gauge broker_connections": 1}, {"gauge broker_connections": 2})
+    assert (await samples(one), await samples(other)) == (
+        {"gauge broker_connections": 1},
+        {"gauge broker_connections": 2},
+    )
 
 
 async def test_the_format_is_prometheus_text() -> None:

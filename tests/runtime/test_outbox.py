@@ -218,6 +218,13 @@ async def test_latest_makes_room_by_the_very_frame_that_is_replaced() -> None:
     assert await written(out) == b"bbbb!"
 
 
+async def test_latest_counts_right_when_a_frame_was_replaced_by_one_that_does_not_fit() -> None:
+    out = outbox(Overflow.LATEST, size=4)
+    out.offer(b"aaaa", "a")
+    assert out.offer(b"too long", "a") is Fate.OVERFLOWED
+    assert out.statistics() == OutboxStatistics(waiting_frames=0, waiting_bytes=0, dropped=1)
+
+
 async def test_latest_overflows_where_there_are_too_many_names() -> None:
     out = outbox(Overflow.LATEST, frames=2)
     assert [out.offer(b"x", name) for name in "abc"] == [Fate.QUEUED, Fate.QUEUED, Fate.OVERFLOWED]

@@ -74,11 +74,14 @@ class Client:
     async def closed(self) -> int:
         """Wait for the end of the connection; its code."""
         with pytest.raises(ConnectionClosed) as ended:
-            while True:
-                await self._receive()
+            await self._receive_all()
         reason = ended.value.reason
         assert reason is not None, "the connection ended without a close frame"
         return int(reason.code)
+
+    async def _receive_all(self) -> None:
+        while True:
+            await self._receive()
 
     async def _receive(self) -> dict[str, Any]:
         with trio.fail_after(PATIENCE):

@@ -206,7 +206,8 @@ class Brokers:
     def stop(self) -> None:
         """End those that still run, by SIGTERM, and check how each one ended."""
         for broker in self.running:
-            broker.process.terminate()
+            if not broker.logged("broker.stopping"):
+                broker.process.terminate()
         try:
             for broker in self.running:
                 assert broker.wait_ended() == 0, broker.errors()

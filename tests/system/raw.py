@@ -142,12 +142,9 @@ async def dial(broker: Broker, *, receive_buffer: int | None = None) -> AsyncIte
     sock = trio.socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    await sock.connect(("127.0.0.1", broker.port))
-    stream = trio.SocketStream(sock)
-    try:
-        yield Raw(stream)
-    finally:
-        await trio.aclose_forcefully(stream)
+    with sock:
+        await sock.connect(("127.0.0.1", broker.port))
+        yield Raw(trio.SocketStream(sock))
 
 
 @asynccontextmanager

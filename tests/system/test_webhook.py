@@ -94,11 +94,11 @@ BAD_EVENTS = [
     b'{"event":"a.1","id":""}',
     b'{"event":"a.1","id":"%b"}' % (b"x" * 256),
     b'{"event":"a.1","extra":1}',
-    b'{"event":"a.1","data":"\\ud800"}',
-    b'{"event":"a.1","data":"\\udc00\\ud800"}',
     b'{"event":"a.1","data":%b}' % (b"[" * 129 + b"]" * 129),
 ]
 NO_JSON = [
+    b'{"event":"a.1","data":"\\ud800"}',
+    b'{"event":"a.1","data":"\\udc00\\ud800"}',
     b'{"event":"a.1","data":NaN}',
     b'{"event":"a.1","data":Infinity}',
     b'{"event":"a.1","data":01}',
@@ -133,7 +133,7 @@ async def test_a_bad_event_is_refused(open_broker: Broker, bad: bytes) -> None:
 async def test_a_bad_event_spoils_its_array_and_its_index_is_told(open_broker: Broker, bad: bytes) -> None:
     async with connected(open_broker, "ada") as client:
         await client.subscribe("**")
-        answer = open_broker.post(b'[{"event":"a.1"},{"event":"a.2"},%b,{"event":"a.3"},7]' % bad)
+        answer = open_broker.post(b'[{"event":"a.1"},{"event":"a.2"},%b,{"event":"a.3"}]' % bad)
         assert refused(answer) == (400, "bad_event")
         assert answer.json["index"] == 2
         assert await client.names() == []

@@ -1,0 +1,191 @@
+"""The registry: who is attached can be found; who is not has left no trace."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+
+import pytest
+import trio
+
+from broker.core.ports import Identity
+from broker.runtime.connection import Connection, ConnectionLimits, PeerGone
+from broker.runtime.outbox import QueueLimits
+from broker.runtime.registry import Registry, RegistryStatistics, TooManyConnections
+from tests.fakes import Tokens
+
+ADA = Identity("ada", {"roles": ["admin"]})
+GIVEN = Tokens({"fresh": Identity("ada", {"roles": ["admin", "dev"]}, expires_at=9e9)})
+
+
+def connection(registry: Registry[Connection], identity: Identity = ADA) -> Connection:
+    return Connection(identity, registry, GIVEN, ConnectionLimits(queue=QueueLimits(frames=4)))
+
+
+def traces(registry: Registry[Connection]) -> dict[str, int]:
+    """All places in which something of a connection could be left."""
+    directory = registry.directory
+    return +Counter(
+        connections=len(registry),
+        members=len(directory),
+        users=len(directory.users()),
+        authenticated=len(directory.authenticated()),
+        admins=len(directory.with_claim("roles", "admin")),
+        devs=len(directory.with_claim("roles", "dev")),
+        patterns=len(registry.patterns),
+        matching=len(registry.matching("a.b")),
+    )
+
+
+async def test_who_is_attached_is_found_by_user_and_by_claim() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2, indexed_claims=["roles"])
+    ada = connection(registry)
+    with registry.attached(ada):
+        assert list(registry) == [ada]
+        assert list(registry.directory.of_user("ada")) == [ada]
+        assert list(registry.directory.with_claim("roles", "admin")) == [ada]
+
+
+async def test_who_is_attached_is_found_by_its_patterns() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    ada = connection(registry)
+    with registry.attached(ada):
+        for pattern in ("a.*", "**"):
+            ada.patterns.add(pattern)
+            registry.patterns.add(pattern, ada)
+        assert [list(found) for found in registry.matching("a.b")] == [[ada], [ada]]
+        assert registry.statistics() == RegistryStatistics(connections=1, subscriptions=2)
+
+
+async def test_leaving_removes_every_trace() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2, indexed_claims=["roles"])
+    ada = connection(registry)
+    with registry.attached(ada):
+        for pattern in ("a.*", "**", "c"):
+            ada.patterns.add(pattern)
+            registry.patterns.add(pattern, ada)
+    assert traces(registry) == {}
+
+
+async def test_leaving_by_an_error_removes_every_trace_too() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with pytest.raises(ZeroDivisionError), registry.attached(connection(registry)):
+        raise ZeroDivisionError
+    assert traces(registry) == {}
+
+
+async def test_one_that_leaves_takes_nothing_from_the_others() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    ada, also_ada = connection(registry), connection(registry)
+    with registry.attached(ada):
+        registry.patterns.add("a.b", ada)
+        with registry.attached(also_ada):
+            registry.patterns.add("a.b", also_ada)
+            also_ada.patterns.add("a.b")
+        assert list(registry) == [ada]
+        assert list(registry.directory.of_user("ada")) == [ada]
+        assert [list(found) for found in registry.matching("a.b")] == [[ada]]
+
+
+async def test_a_user_may_have_so_many_connections_and_no_more() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with registry.attached(connection(registry)), registry.attached(connection(registry)):
+        with pytest.raises(TooManyConnections, match="at most 2 connections"), registry.attached(connection(registry)):
+            pass
+        assert len(registry) == 2
+
+
+async def test_who_was_refused_a_place_gets_one_when_another_leaves() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=1)
+    with registry.attached(connection(registry)):
+        pass
+    with registry.attached(connection(registry)):
+        assert len(registry) == 1
+
+
+async def test_another_user_has_places_of_its_own() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=1)
+    bob = connection(registry, Identity("bob"))
+    with registry.attached(connection(registry)), registry.attached(bob):
+        assert len(registry) == 2
+
+
+async def test_nobody_in_particular_may_come_as_often_as_it_likes() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=1)
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(registry.attached(connection(registry, Identity())))
+        assert len(registry) == 5
+
+
+async def test_one_may_walk_over_it_while_others_come_and_go() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=9)
+    stack = ExitStack()
+    for _ in range(3):
+        stack.enter_context(registry.attached(connection(registry)))
+    seen = 0
+    for _ in registry:
+        seen += 1
+        stack.close()
+        stack.enter_context(registry.attached(connection(registry)))
+    assert seen == 3
+    stack.close()
+
+
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope when the tasks of its nursery have made so many steps."""
+
+    def __init__(self, steps: int, nursery: trio.Nursery) -> None:
+        self._left = steps
+        self._nursery = nursery
+        self.happened = False
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task.parent_nursery is self._nursery:
+            self._left -= 1
+            if self._left == 0:
+                self.happened = True
+                self._nursery.cancel_scope.cancel()
+
+
+COMMANDS = (
+    '{"event": "subscribe", "data": "a.*", "id": 1}',
+    '{"event": "subscribe", "data": "**"}',
+    '{"event": "authenticate", "data": "fresh", "id": 2}',
+    "what?",
+    '{"event": "unsubscribe", "data": "**", "id": 3}',
+)
+
+
+async def converse(registry: Registry[Connection], cancel_at: int) -> bool:
+    """Talk for a while, and be cancelled at that step; True if it came to that."""
+    commands = iter(COMMANDS)
+
+    async def receive() -> str:
+        await trio.lowlevel.checkpoint()
+        try:
+            return next(commands)
+        except StopIteration:
+            raise PeerGone(1000) from None
+
+    async def write(data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    ada = connection(registry)
+    async with trio.open_nursery() as nursery:
+        cancellation = CancelAt(cancel_at, nursery)
+        trio.lowlevel.add_instrument(cancellation)
+        nursery.start_soon(ada.outbox.run, write)
+        nursery.start_soon(ada.run, receive)
+    trio.lowlevel.remove_instrument(cancellation)
+    return cancellation.happened
+
+
+async def test_a_connection_cancelled_at_any_checkpoint_leaves_nothing() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=1, indexed_claims=["roles"])
+    steps = 1
+    while await converse(registry, cancel_at=steps):
+        assert traces(registry) == {}, f"cancelled at step {steps}"
+        steps += 1
+    assert traces(registry) == {}
+    assert steps > len(COMMANDS)
