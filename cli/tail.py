@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import trio
 import typer
+from h11 import ProtocolError as HttpError
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
@@ -23,6 +24,7 @@ from broker.core.patterns import parse_pattern
 from cli.errors import refuse, reporting, tell
 from cli.target import DEFAULT_CONFIG, ConfigOption, Target, TokenOption, UrlOption, find_target
 
+CONNECT_TIMEOUT = 10.0  # the library does not notice a server that hangs up instead of answering
 _MAX_MESSAGE_BYTES = 64 * 1_048_576
 
 
@@ -54,7 +56,7 @@ def tail(
     except ConnectionRejected as rejected:
         reason = f"HTTP {rejected.status_code} {_reason(rejected.body)}"
         raise refuse(f"{target.url.geturl()} refused: {reason}") from None
-    except (HandshakeError, OSError):
+    except (HandshakeError, HttpError, OSError):
         raise refuse(f"no broker answers at {target.url.geturl()}; is it running?") from None
     if complaint is not None:
         raise refuse(complaint)
@@ -65,7 +67,10 @@ async def _tail(target: Target, patterns: Sequence[str], count: int | None) -> s
     scheme = "wss" if target.url.scheme == "https" else "ws"
     url = target.url._replace(scheme=scheme, path=target.websocket_path).geturl()
     headers = [(b"authorization", f"Bearer {target.token}".encode())] if target.token else []
-    async with open_websocket_url(url, extra_headers=headers, max_message_size=_MAX_MESSAGE_BYTES) as socket:
+    opening = open_websocket_url(
+        url, extra_headers=headers, max_message_size=_MAX_MESSAGE_BYTES, connect_timeout=CONNECT_TIMEOUT
+    )
+    async with opening as socket:
         try:
             return await _follow(socket, patterns, count)
         except ConnectionClosed as closed:

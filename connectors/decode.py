@@ -6,7 +6,10 @@ full here, once, and kept byte for byte as it came.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from itertools import count
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +30,8 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
 _envelope = msgspec.json.Decoder(_Envelope)
 _payload = msgspec.json.Decoder(msgspec.Raw)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
+_lenient = json.JSONDecoder(parse_int=float)  # int() refuses thousands of digits
+_GAP = re.compile(r"[\s,]*")
 
 
 def decode_event(text: bytes | msgspec.Raw, source: str) -> Event:
@@ -57,7 +62,13 @@ def decode_json(text: bytes, source: str) -> list[Event]:
     """
     if text.lstrip()[:1] != b"[":
         return [_decode_at(0, text, source)]
-    items = _decode(_array, text)
+    try:
+        items = _decode(_array, text)
+    except PublisherError as error:
+        index = _place_of_fault(text, source)
+        if index is None:
+            raise
+        raise BadEvent(index, str(error)) from error
     return [_decode_at(index, item, source) for index, item in enumerate(items)]
 
 
@@ -67,6 +78,26 @@ def decode_ndjson(text: bytes, source: str) -> list[Event]:
     Raises BadEvent with the index of the first bad event.
     """
     return [_decode_at(index, line, source) for index, line in enumerate(_lines(text))]
+
+
+def _place_of_fault(text: bytes, source: str) -> int | None:
+    """Which item makes an array unreadable; None if it is the array itself.
+
+    The fast decoder refuses the text as a whole, so a slower and more lenient one takes it item by item.
+    """
+    lenient = text.decode(errors="surrogateescape")
+    at = lenient.index("[") + 1
+    for index in count():
+        at = _GAP.match(lenient, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if lenient[at : at + 1] in ("", "]"):
+            return None
+        try:
+            _, end = _lenient.raw_decode(lenient, at)
+            decode_event(lenient[at:end].encode(errors="surrogateescape"), source)
+        except (ValueError, RecursionError, PublisherError):
+            return index
+        at = end
+    return None
 
 
 def _decode(decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:

@@ -31,7 +31,9 @@ def shown(target: Target) -> str:
     return target.url.geturl()
 
 
-def refused(capsys: pytest.CaptureFixture[str], url: str | None, token: str | None = "t", config: Path = NOWHERE) -> str:
+def refused(
+    capsys: pytest.CaptureFixture[str], url: str | None, token: str | None = "t", config: Path = NOWHERE
+) -> str:
     """What is said to somebody who used it wrongly."""
     with pytest.raises(typer.Exit) as ended:
         find_target(url, token, config, CLAIMS)
@@ -71,7 +73,9 @@ def test_what_is_no_token_is_refused_and_not_shown(token: str, capsys: pytest.Ca
 
 
 def test_a_url_without_a_configuration_needs_no_token() -> None:
-    assert find_target("http://b", None, NOWHERE, CLAIMS) == Target(find_target("http://b", None, NOWHERE, {}).url, None)
+    assert find_target("http://b", None, NOWHERE, CLAIMS) == Target(
+        find_target("http://b", None, NOWHERE, {}).url, None
+    )
 
 
 def test_a_url_and_a_token_leave_the_configuration_alone(folder: Path) -> None:
@@ -82,7 +86,11 @@ def test_a_url_and_a_token_leave_the_configuration_alone(folder: Path) -> None:
 def test_without_a_url_the_configured_address_counts(folder: Path) -> None:
     config = configured(folder, '[server]\nhost = "broker.example"\nport = 81\n[websocket]\npath = "/live"')
     target = find_target(None, "t", config, CLAIMS)
-    assert (shown(target), target.websocket_path, target.events_path) == ("http://broker.example:81", "/live", "/events")
+    assert (shown(target), target.websocket_path, target.events_path) == (
+        "http://broker.example:81",
+        "/live",
+        "/events",
+    )
 
 
 @pytest.mark.parametrize(

@@ -218,17 +218,38 @@ def test_an_array_may_be_empty() -> None:
     assert decode_json(b"[]", "x") == []
 
 
-@pytest.mark.parametrize("text", [b"[", b"[1", b'[{"event":"a"},]', b"[1] x", b"[" * 100_000, b'["\xff' + b'"]x'])
+@pytest.mark.parametrize("text", [b"[", b'[{"event":"a"}', b'[{"event":"a"},]', b'[{"event":"a"}] x'])
 def test_an_array_that_is_none_is_refused_as_a_whole(text: bytes) -> None:
     with pytest.raises(BadPayload):
         decode_json(text, "x")
 
 
-@pytest.mark.parametrize("bad", [b"1", b"{}", b'{"event":1}', b'{"event":"a","data":"\xff"}'])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"1",
+        b"{}",
+        b'{"event":1}',
+        b'{"event":"a","data":"\xff"}',
+        b'{"event":"a","data":NaN}',
+        b'{"event":"a","data":01}',
+        b'{"event":"a","data":"\\ud800"}',
+        b'{"event":"a"',
+        b'{"event":"a","data":' + b"[" * 100_000,
+        b"nonsense",
+    ],
+)
 def test_the_first_bad_event_of_an_array_is_told_by_its_index(bad: bytes) -> None:
     with pytest.raises(BadEvent) as caught:
         decode_json(b'[{"event":"a"},%b,{"event":"b"},%b]' % (bad, bad), "x")
     assert caught.value.index == 1
+
+
+def test_what_stands_before_the_bad_one_may_be_anything() -> None:
+    odd = b'{"event":"a","data":%b},{"event":"]","data":[" ,[ ]",{}]} ,\n' % (b"9" * 5000)
+    with pytest.raises(BadEvent) as caught:
+        decode_json(b'[ %b{"event":"b","data":nope}]' % odd, "x")
+    assert caught.value.index == 2
 
 
 def test_a_single_bad_event_has_the_index_0() -> None:

@@ -454,7 +454,7 @@ async def test_to_stop_ends_connections_that_ask_nothing() -> None:
         broker.front.stop()
         for client in (fresh, used, half):
             assert await read_to_end(client) == b""
-    
+
 
 async def test_to_stop_lets_a_request_in_progress_be_answered() -> None:
     async with house() as broker:

@@ -148,8 +148,8 @@ async def steady_flow(broker: Broker) -> AsyncIterator[None]:
                 while len(received) < published:
                     await trio.sleep(_PACE)
             nursery.cancel_scope.cancel()
-        assert received == list(range(published))
-        assert max(delays) < LATE
+        assert received == list(range(published)), f"of {published} events {len(received)} came: {received}"
+        assert max(delays) < LATE, f"an event came after {max(delays):.1f} seconds"
 
     async def listen(client: Client, _scope: trio.CancelScope) -> None:
         while True:

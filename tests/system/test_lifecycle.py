@@ -101,6 +101,15 @@ async def test_a_second_signal_ends_it_at_once(brokers: Brokers) -> None:
     assert broker.logged("broker.stopped_at_once")
 
 
+async def test_a_signal_after_the_end_does_not_change_the_status(brokers: Brokers) -> None:
+    broker = brokers.start()
+    broker.signal(signal.SIGTERM)
+    broker.wait_logged("broker.stopped")
+    await trio.sleep(0.02)  # Python takes itself apart now
+    broker.signal(signal.SIGTERM)
+    assert broker.wait_ended() == 0
+
+
 async def test_the_grace_is_the_longest_that_a_stubborn_client_holds_it_up(brokers: Brokers) -> None:
     broker = brokers.start("[server]\nshutdown_grace = 0.5\n")
     async with raw_websocket(broker, "stubborn"):
