@@ -33,9 +33,10 @@ def broker(*arguments: str, stdin: bytes = b"") -> Result:
     with io.TextIOWrapper(tempfile.TemporaryFile()) as pipe, redirect_stdout(out), redirect_stderr(err):
         pipe.buffer.write(stdin)
         pipe.buffer.seek(0)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", pipe)
-            app(list(arguments), prog_name="broker")
+            with pytest.raises(SystemExit) as ended:
+                app(list(arguments), prog_name="broker")
     status = ended.value.code
     assert isinstance(status, int)
     return Result(status, out.getvalue(), err.getvalue())
@@ -115,7 +116,7 @@ def serving() -> Iterator[FakeBroker]:
             self.end_headers()
             self.wfile.write(text)
 
-        do_GET = do_POST
+        do_GET = do_POST  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 

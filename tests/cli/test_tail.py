@@ -35,6 +35,11 @@ visible_to = { users = "<userId>" }
 """
 
 
+def heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so do its children; a test run may be such a one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """A broker process, its address and its configuration."""
 
@@ -52,7 +57,9 @@ class Running:
         """A `broker tail` that has subscribed."""
         options = ["--url", self.url, "--config", self.config, *([] if count is None else ["--count", str(count)])]
         command = [*COMMAND, "tail", *options, *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+        ) as process:
             try:
                 assert process.stderr is not None
                 assert process.stderr.readline().startswith("subscribed to ")
@@ -68,12 +75,14 @@ def running(folder: Path) -> Iterator[Running]:
     (folder / "policy.toml").write_text(POLICY)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
     command = [*COMMAND, "run", "--config", str(folder / "config.toml")]
-    with (folder / "err.txt").open("w") as err:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, env=environ) as process:
-            try:
-                yield Running(folder, process)
-            finally:
-                process.terminate()
+    with (
+        (folder / "err.txt").open("w") as err,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, env=environ) as process,
+    ):
+        try:
+            yield Running(folder, process)
+        finally:
+            process.terminate()
 
 
 def in_a_shell(*arguments: str, prelude: str = "") -> subprocess.CompletedProcess[str]:

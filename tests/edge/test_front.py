@@ -280,6 +280,16 @@ async def test_a_client_that_vanishes_is_nothing_to_speak_of(caplog: pytest.LogC
     assert caplog.records == []
 
 
+async def test_a_client_that_vanishes_while_it_is_asked_for_its_body_is_nothing_to_speak_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with house() as broker:
+        client = broker.connect(Gone)
+        await client.send_all(get("/echo", "Content-Length: 2", "Expect: 100-continue", method="POST"))
+        assert await read_to_end(client) == b""
+    assert caplog.records == []
+
+
 async def test_a_client_that_vanishes_while_its_fault_is_told_is_nothing_to_speak_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
