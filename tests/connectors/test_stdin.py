@@ -7,7 +7,8 @@ import logging
 import os
 import struct
 import termios
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,12 +240,23 @@ async def test_a_publisher_that_stops_ends_it(pipe: Pipe) -> None:
         await Stdin(pipe.read).run(Closed())
 
 
-async def test_it_can_be_cancelled_while_nothing_comes(pipe: Pipe, door: Door) -> None:
+async def test_it_can_be_cancelled_while_nothing_comes(pipe: Pipe, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, left = threading.Event(), threading.Event()
+
+    def read(descriptor: int, most: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
+        entered.set()
+        try:
+            return read(descriptor, most)
+        finally:
+            left.set()
+
+    monkeypatch.setattr(os, "read", read)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Stdin(pipe.read).run, door)
-        await wait_all_tasks_blocked()
+        await trio.to_thread.run_sync(entered.wait)
         nursery.cancel_scope.cancel()
-    pipe.end()  # lets the thread that was left behind go
+    pipe.end()  # lets the thread that was left behind go, before its descriptor is another's
+    await trio.to_thread.run_sync(left.wait)
 
 
 async def test_it_says_what_it_counted_at_the_end(pipe: Pipe, door: Door, caplog: pytest.LogCaptureFixture) -> None:
