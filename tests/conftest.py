@@ -1,7 +1,8 @@
-"""For all tests: a coroutine test that hangs fails by itself."""
+"""For all tests: a coroutine test that hangs fails by itself, and Ctrl-C means what it means at a terminal."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -11,6 +12,10 @@ from typing import Any
 import pytest
 import trio
 from hypothesis import settings
+
+# What a shell starts in the background ignores SIGINT, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("broker", deadline=None)  # a slow machine is no fault
 settings.load_profile("broker")

@@ -35,11 +35,6 @@ visible_to = { users = "<userId>" }
 """
 
 
-def heed_ctrl_c() -> None:
-    """What a shell starts in the background ignores SIGINT, and so do its children; a test run may be such a one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Running:
     """A broker process, its address and its configuration."""
 
@@ -57,9 +52,7 @@ class Running:
         """A `broker tail` that has subscribed."""
         options = ["--url", self.url, "--config", self.config, *([] if count is None else ["--count", str(count)])]
         command = [*COMMAND, "tail", *options, *arguments]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
-        ) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stderr is not None
                 assert process.stderr.readline().startswith("subscribed to ")
