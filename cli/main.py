@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
 
 import broker
+from broker.app import STOP_SIGNALS
 from cli.config import app as config_app
 from cli.policy import app as policy_app
 from cli.publish import publish
@@ -47,7 +49,11 @@ def _options(
 
 def main() -> None:
     """The entry point of the `broker` script."""
-    app()
+    try:
+        app()
+    finally:
+        for number in STOP_SIGNALS:  # all is done: one more, while Python takes itself apart, is no failure
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -130,9 +130,9 @@ def _send(client: EventsClient, batch: Sequence[_Line], tally: _Tally) -> None:
 
 
 def _without_the_refused(batch: Sequence[_Line], answer: Answer, tally: _Tally) -> Sequence[_Line]:
-    index = 0 if len(batch) == 1 else answer.index
-    if index is None:
-        raise refuse(f"lines {batch[0].number} to {batch[-1].number}: {answer.error}")
+    index = 0 if answer.too_large else answer.index
+    if index is None:  # it is not about one event, so the others would fare no better
+        raise refuse(f"line {batch[0].number} and what follows: {answer.error}")
     tally.refuse(batch[index].number, answer.error)
     return [*batch[:index], *batch[index + 1 :]]
 

@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import resource
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import attrs
 import trio
 import typer
 
-from broker.app import STOP_SIGNALS, Address
+from broker.app import Address
 from broker.config import Config, load_config
 from broker.edge.logging import configure_logging
 from cli.errors import USED_WRONGLY, refuse, reporting, tell
@@ -59,8 +58,6 @@ def run(
                 _welcome()
 
         trio.run(broker.run, started)
-    for number in STOP_SIGNALS:  # all is done: one more, while Python takes itself apart, is no failure
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _with_stdin(config: Config) -> Config:

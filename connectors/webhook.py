@@ -76,7 +76,8 @@ class Webhook:
         except (Overloaded, LogUnavailable) as error:
             return _come_again(error)
         except NotPermitted as error:
-            return error_response(HTTPStatus.FORBIDDEN, error, index=error.index)
+            place = {} if error.index is None else {"index": error.index}
+            return error_response(HTTPStatus.FORBIDDEN, error, **place)
         except BadEvent as error:
             return error_response(HTTPStatus.BAD_REQUEST, error, index=error.index)
         except AuthenticationError as error:
@@ -93,7 +94,7 @@ class Webhook:
         identity = self._authenticator.publisher(token_of(request) if self._authenticate else None)
         patterns = publish_patterns(identity.claims)
         if not patterns:
-            raise NotPermitted(0, "this token may not publish: it has no `publish` claim with a list of patterns")
+            raise NotPermitted(None, "this token may not publish: it has no `publish` claim with a list of patterns")
         permitted: PatternIndex[str] = PatternIndex()
         for pattern in patterns:
             permitted.add(pattern, pattern)

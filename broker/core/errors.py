@@ -60,11 +60,14 @@ class BadEvent(PublisherError):
 
 
 class NotPermitted(PublisherError):
-    """The publisher is known but may not publish this event; `index` counts from 0 within the batch."""
+    """The publisher is known but may not publish this event; `index` counts from 0 within the batch.
+
+    An index of None: it may not publish anything.
+    """
 
     code = "not_permitted"
 
-    def __init__(self, index: int, reason: str) -> None:
+    def __init__(self, index: int | None, reason: str) -> None:
         super().__init__(reason)
         self.index = index
         self.reason = reason

@@ -251,11 +251,14 @@ def test_the_number_of_a_refused_line_counts_the_lines_before_it(fake: FakeBroke
     assert "line 5: not b\n" in result.err
 
 
-def test_where_a_whole_batch_is_refused_its_lines_are_told(fake: FakeBroker) -> None:
-    fake.then = lambda _: Say(401, {"error": "the token has expired", "code": "token_expired"})
-    result = publish(fake, stdin=b"\n" + lines("a", "b"))
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+def test_a_refusal_that_is_about_no_single_event_ends_it(names: tuple[str, ...], status: int, fake: FakeBroker) -> None:
+    fake.then = lambda _: Say(status, {"error": "not with this token", "code": "x"})
+    result = publish(fake, stdin=b"\n" + lines(*names))
     assert (result.status, result.out) == (1, "")
-    assert "lines 2 to 3: the token has expired\n" in result.err
+    assert "line 2 and what follows: not with this token\n" in result.err
+    assert len(fake.asked) == 1
 
 
 @pytest.mark.parametrize("index", [17, -1, "x"])

@@ -250,6 +250,7 @@ async def test_another_scheme_is_no_token() -> None:
 async def test_a_token_without_the_right_to_publish_is_refused_before_a_byte_is_read(token: str) -> None:
     response = await answer(post(unread, token=token))
     assert (response.status, said(response)["code"]) == (403, "not_permitted")
+    assert "index" not in said(response)
 
 
 async def test_an_event_beyond_the_right_is_told_by_its_index_and_nothing_is_taken() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -118,10 +117,8 @@ def bilingual_broker(shared_brokers: Brokers) -> Broker:
 
 async def test_whoever_does_not_answer_pings_is_ended_with_4009(impatient_broker: Broker) -> None:
     async with raw_websocket(impatient_broker) as raw:
-        started = time.monotonic()
         assert await raw.frame() == (PING, b"")
         assert await raw.close_code() == 4009
-        assert 0.5 < time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize("sign_of_life", [frame(PONG), frame(PING), frame(TEXT, b"{}")], ids=["pong", "ping", "text"])
