@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from broker.config import Config, WebSocketConfig
+from broker.config import Config, ServerConfig, WebSocketConfig
 from broker.core.errors import Close, FaultyFile
 from broker.core.health import health_routes
 from broker.core.http import Route
@@ -57,6 +57,13 @@ class Address:
     port: int
 
 
+def address_of(server: ServerConfig, port: int) -> Address:
+    """The address at which a program on the same machine reaches a broker that listens on `port`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(server.host, server.host)  # noqa: S104
+    shown = f"[{host}]" if ":" in host else host
+    return Address(f"{'https' if server.tls else 'http'}://{shown}:{port}", port)
+
+
 class Broker:
     """One broker, assembled from a configuration and the parts that it names."""
 
@@ -84,7 +91,7 @@ class Broker:
         server = self._config.server
         tls = (server.tls.certificate, server.tls.private_key) if server.tls else None
         listeners, port = await open_listeners(server.host, server.port, tls)
-        address = _address(server.host, port, secure=tls is not None)
+        address = address_of(server, port)
         with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
             async with trio.open_nursery() as watch:
                 watch.start_soon(self._obey, signals, watch.cancel_scope)
@@ -151,7 +158,7 @@ class Broker:
             policy = load_policy(file)
         except FaultyFile as error:
             self._counters["policy_reloads_failed"] += 1
-            logger.error("policy.refused", extra={"faults": [str(fault) for fault in error.faults]})  # noqa: TRY400
+            logger.error("policy.refused", extra={"file": str(file), "faults": list(map(str, error.faults))})  # noqa: TRY400
         else:
             self._dispatcher.adopt(policy)
             self._counters["policy_reloads"] += 1
@@ -186,8 +193,3 @@ def _front_settings(config: Config) -> FrontSettings:
 
 def _heartbeat(websocket: WebSocketConfig) -> Heartbeat:
     return Heartbeat(websocket.heartbeat, websocket.heartbeat_timeout)
-
-
-def _address(host: str, port: int, *, secure: bool) -> Address:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return Address(f"{'https' if secure else 'http'}://{shown}:{port}", port)

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import typer
 
+from broker.app import address_of
 from broker.config import Config, load_config
 from broker.edge.tokens import issue_token
 from cli.errors import USED_WRONGLY, refuse, tell
@@ -71,9 +72,7 @@ def _configured(config: Config) -> SplitResult:
         raise refuse(
             "server.port is 0, so its address is not known here: give --url (the broker prints it)", USED_WRONGLY
         )
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(server.host, server.host)  # noqa: S104
-    shown = f"[{host}]" if ":" in host else host
-    return urlsplit(f"{'https' if server.tls else 'http'}://{shown}:{server.port}")
+    return urlsplit(address_of(server, server.port).url)
 
 
 def _checked(url: str) -> SplitResult:
