@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from http import HTTPStatus
 
 import trio
@@ -12,6 +11,8 @@ from broker.core.credentials import token_of
 from broker.core.errors import (
     AuthenticationError,
     BadEvent,
+    BrokerError,
+    EventRefused,
     LogUnavailable,
     NotPermitted,
     Overloaded,
@@ -19,8 +20,7 @@ from broker.core.errors import (
 )
 from broker.core.event import Event, check_publishable
 from broker.core.http import BodyTooLarge, Request, Response, Route, error_response, json_response
-from broker.core.index import PatternIndex
-from broker.core.permissions import publish_patterns
+from broker.core.permissions import Permission, permission_of
 from broker.core.ports import Authenticator, Publisher
 from connectors.decode import decode_json, decode_ndjson
 
@@ -34,6 +34,17 @@ class UnsupportedMediaType(PublisherError):
     """The body is of a type that no decoder here reads."""
 
     code = "unsupported_media_type"
+
+
+# The first that fits counts.
+_STATUSES: Sequence[tuple[type[BrokerError], HTTPStatus]] = (
+    (NotPermitted, HTTPStatus.FORBIDDEN),
+    (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (PublisherError, HTTPStatus.BAD_REQUEST),
+    (AuthenticationError, HTTPStatus.UNAUTHORIZED),
+    (BodyTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (BrokerError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
 
 
 class Webhook:
@@ -60,50 +71,38 @@ class Webhook:
 
     async def _receive(self, request: Request, publisher: Publisher) -> Response:
         try:
-            permitted = self._permitted(request)
+            permission = self._permission(request)
             media_type = _media_type(request)
             with trio.fail_after(PATIENCE):
                 await self._bodies.acquire()
             try:
                 body = await request.read_body(self._max_body)
                 events = decode_ndjson(body, SOURCE) if media_type in _NDJSON else decode_json(body, SOURCE)
-                _check_permitted(events, permitted)
+                _check_permitted(events, permission)
                 ids = await publisher.publish(events, timeout=PATIENCE)
             finally:
                 self._bodies.release()
         except trio.TooSlowError:
-            return _come_again(Overloaded())
-        except (Overloaded, LogUnavailable) as error:
-            return _come_again(error)
-        except NotPermitted as error:
-            place = {} if error.index is None else {"index": error.index}
-            return error_response(HTTPStatus.FORBIDDEN, error, **place)
-        except BadEvent as error:
-            return error_response(HTTPStatus.BAD_REQUEST, error, index=error.index)
-        except AuthenticationError as error:
-            return error_response(HTTPStatus.UNAUTHORIZED, error)
-        except (BodyTooLarge, PublisherError) as error:
-            return error_response(_status(error), error)
+            return _refusal(Overloaded())
+        except (PublisherError, AuthenticationError, BodyTooLarge, Overloaded, LogUnavailable) as error:
+            return _refusal(error)
         return json_response(HTTPStatus.ACCEPTED, {"ids": ids})
 
-    def _permitted(self, request: Request) -> PatternIndex[str]:
-        """The patterns that the publisher may publish.
+    def _permission(self, request: Request) -> Permission:
+        """What the publisher may publish.
 
         Raises AuthenticationError, or NotPermitted for a token without the right to publish anything.
         """
         identity = self._authenticator.publisher(token_of(request) if self._authenticate else None)
-        patterns = publish_patterns(identity.claims)
-        if not patterns:
+        permission = permission_of(identity.claims)
+        if permission is None:
             raise NotPermitted(None, "this token may not publish: it has no `publish` claim with a list of patterns")
-        permitted: PatternIndex[str] = PatternIndex()
-        for pattern in patterns:
-            permitted.add(pattern, pattern)
-        return permitted
+        return permission
 
 
-def _check_permitted(events: Sequence[Event], permitted: PatternIndex[str]) -> None:
+def _check_permitted(events: Sequence[Event], permission: Permission) -> None:
     for index, event in enumerate(events):
-        if permitted.match(event.name):
+        if permission.covers(event.name):
             continue
         try:
             check_publishable(event)
@@ -130,12 +129,7 @@ def _media_type(request: Request) -> str:
     return media_type
 
 
-def _status(error: BodyTooLarge | PublisherError) -> HTTPStatus:
-    if isinstance(error, BodyTooLarge):
-        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return HTTPStatus.UNSUPPORTED_MEDIA_TYPE if isinstance(error, UnsupportedMediaType) else HTTPStatus.BAD_REQUEST
-
-
-def _come_again(error: Overloaded | LogUnavailable) -> Response:
-    retry_after = error.retry_after if isinstance(error, Overloaded) else 1
-    return replace(error_response(HTTPStatus.SERVICE_UNAVAILABLE, error), headers={"Retry-After": str(retry_after)})
+def _refusal(error: BrokerError) -> Response:
+    status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+    index = error.index if isinstance(error, EventRefused) else None
+    return error_response(status, error, **({} if index is None else {"index": index}))

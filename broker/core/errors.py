@@ -50,22 +50,11 @@ class BadPayload(PublisherError):
     """A payload that is not JSON as RFC 8259 has it, or beyond a bound."""
 
 
-class BadEvent(PublisherError):
-    """One event of a batch is bad; `index` counts from 0 within the batch."""
+class EventRefused(PublisherError):
+    """One event of a batch is refused, and the batch with it.
 
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(reason)
-        self.index = index
-        self.reason = reason
-
-
-class NotPermitted(PublisherError):
-    """The publisher is known but may not publish this event; `index` counts from 0 within the batch.
-
-    An index of None: it may not publish anything.
+    `index` counts from 0 within the batch; None: the refusal is about no single event.
     """
-
-    code = "not_permitted"
 
     def __init__(self, index: int | None, reason: str) -> None:
         super().__init__(reason)
@@ -73,15 +62,24 @@ class NotPermitted(PublisherError):
         self.reason = reason
 
 
+class BadEvent(EventRefused):
+    """An event of a batch is bad."""
+
+
+class NotPermitted(EventRefused):
+    """The publisher is known but may not publish this event; with an index of None: not any."""
+
+    code = "not_permitted"
+
+
 class Overloaded(BrokerError):
-    """The ingest queue had no room in time; the same events may be sent again after `retry_after` seconds."""
+    """The ingest queue had no room in time; the same events may be sent again after a moment."""
 
     code = "overloaded"
     message: ClassVar[str] = "the broker is busy: its ingest queue is full"
 
-    def __init__(self, retry_after: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__(self.message)
-        self.retry_after = retry_after
 
 
 class Stopping(Overloaded):

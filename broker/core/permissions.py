@@ -1,8 +1,8 @@
-"""What a publisher's token permits: the `publish` claim, a list of patterns."""
+"""What a publisher may publish: the `publish` claim of its token, a list of patterns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from broker.core.errors import BadPattern
@@ -10,8 +10,23 @@ from broker.core.index import PatternIndex
 from broker.core.patterns import parse_pattern
 
 
-def publish_patterns(claims: Mapping[str, Any]) -> list[str] | None:
-    """The patterns that the `publish` claim permits, or None for no right at all.
+class Permission:
+    """The right to publish events whose names match one of `patterns`."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._index = PatternIndex[None]()
+        for pattern in patterns:
+            self._index.add(pattern, None)
+
+    def covers(self, name: str) -> bool:
+        """Whether an event of this name may be published."""
+        return bool(self._index.match(name))
+
+
+def permission_of(claims: Mapping[str, Any]) -> Permission | None:
+    """The right that the `publish` claim gives, or None for no right at all.
 
     A single pattern stands for a list of one. A claim that is ill-formed in any part gives no right: nothing is
     guessed about what its issuer may have meant.
@@ -21,14 +36,6 @@ def publish_patterns(claims: Mapping[str, Any]) -> list[str] | None:
     if not isinstance(listed, list) or not listed:
         return None
     try:
-        return [parse_pattern(item) for item in listed]
+        return Permission([parse_pattern(item) for item in listed])
     except BadPattern:
         return None
-
-
-def may_publish(patterns: Sequence[str], name: str) -> bool:
-    """Whether one of `patterns` permits an event called `name`."""
-    index = PatternIndex[None]()  # not `matches`: its time grows without bound with the `**` in a pattern
-    for pattern in patterns:
-        index.add(pattern, None)
-    return bool(index.match(name))

@@ -271,7 +271,7 @@ async def test_a_right_is_no_wider_than_its_patterns(name: str) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "after"),
     [
-        (Overloaded(7), "overloaded", "7"),
+        (Overloaded(), "overloaded", "1"),
         (Stopping(), "stopping", "1"),
         (LogUnavailable("the disk is full"), "log_unavailable", "1"),
     ],

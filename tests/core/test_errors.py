@@ -62,10 +62,6 @@ def test_a_publisher_without_the_right_learns_which_event_it_was() -> None:
     assert (error.index, error.reason, str(error)) == (3, "not yours", "not yours")
 
 
-def test_who_is_told_to_come_back_is_told_when() -> None:
-    assert (Overloaded(7).retry_after, Stopping().retry_after) == (7, 1)
-
-
 def test_a_broker_that_stops_does_not_say_that_it_is_busy() -> None:
     assert str(Overloaded()) == "the broker is busy: its ingest queue is full"
     assert str(Stopping()) == "the broker is stopping, and takes no more events"
