@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from itertools import count
 from typing import TypeVar
 
 import msgspec
@@ -31,7 +30,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _payload = msgspec.json.Decoder(msgspec.Raw)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _lenient = json.JSONDecoder(parse_int=float)  # int() refuses thousands of digits
-_GAP = re.compile(r"[\s,]*")
+_ITEM = re.compile(r"[\s,]*([^\s,\]])")  # where the next item of an array begins
 
 
 def decode_event(text: bytes | msgspec.Raw, source: str) -> Event:
@@ -86,17 +85,15 @@ def _place_of_fault(text: bytes, source: str) -> int | None:
     The fast decoder refuses the text as a whole, so a slower and more lenient one takes it item by item.
     """
     lenient = text.decode(errors="surrogateescape")
+    index = 0
     at = lenient.index("[") + 1
-    for index in count():
-        at = _GAP.match(lenient, at).end()  # type: ignore[union-attr]  # it matches nothing, too
-        if lenient[at : at + 1] in ("", "]"):
-            return None
+    while (item := _ITEM.match(lenient, at)) is not None:
         try:
-            _, end = _lenient.raw_decode(lenient, at)
-            decode_event(lenient[at:end].encode(errors="surrogateescape"), source)
+            _, at = _lenient.raw_decode(lenient, item.start(1))
+            decode_event(lenient[item.start(1) : at].encode(errors="surrogateescape"), source)
         except (ValueError, RecursionError, PublisherError):
             return index
-        at = end
+        index += 1
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from broker.core.errors import BrokerError
@@ -91,6 +91,5 @@ def json_response(status: int, value: Any, **headers: str) -> Response:
 
 def error_response(status: int, error: BrokerError, **more: Any) -> Response:
     """An error in the form that the whole broker uses: what, and under which code."""
-    response = json_response(status, {"error": str(error), "code": error.code, **more})
-    headers = _REQUIRED_HEADERS.get(status, {})
-    return replace(response, headers=headers) if headers else response
+    value = {"error": str(error), "code": error.code, **more}
+    return json_response(status, value, **_REQUIRED_HEADERS.get(status, {}))
