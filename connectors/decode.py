@@ -1,14 +1,15 @@
 """Bytes to events: the forms in which events are written down, the same for every source.
 
 An event is `{"event": NAME, "data": PAYLOAD}`, with an `"id"` if the publisher has one. The payload is checked in
-full here, once, and kept byte for byte as it came.
+full here, once, and kept byte for byte as it came. What CloudEvents look like is in `connectors/cloudevents.py`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,8 @@ from broker.core.event import Event
 from broker.core.payload import check_text
 
 T = TypeVar("T")
+Text = bytes | msgspec.Raw
+DecodeOne = Callable[[Text], Event]
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,17 +34,16 @@ _payload = msgspec.json.Decoder(msgspec.Raw)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _lenient = json.JSONDecoder(parse_int=float)  # int() refuses thousands of digits
 _ITEM = re.compile(r"[\s,]*([^\s,\]])")  # where the next item of an array begins
+_NO_EVENT = 'this is no event such as {"event": NAME, "data": PAYLOAD}'
 
 
-def decode_event(text: bytes | msgspec.Raw, source: str) -> Event:
+def decode_event(text: Text, source: str) -> Event:
     """Read one event.
 
     Raises PublisherError (BadPayload for the payload), with what is wrong.
     """
-    envelope = _decode(_envelope, text)
-    data = bytes(envelope.data)
-    check_text(data)
-    return Event(envelope.event, data, envelope.id, source)
+    envelope = parse(_envelope, text, _NO_EVENT)
+    return Event(envelope.event, checked(envelope.data), envelope.id, source)
 
 
 def decode_payload(text: bytes) -> bytes:
@@ -49,9 +51,7 @@ def decode_payload(text: bytes) -> bytes:
 
     Raises BadPayload.
     """
-    data = bytes(_decode(_payload, text))
-    check_text(data)
-    return data
+    return checked(parse(_payload, text, _NO_EVENT))
 
 
 def decode_json(text: bytes, source: str) -> list[Event]:
@@ -59,16 +59,8 @@ def decode_json(text: bytes, source: str) -> list[Event]:
 
     Raises BadEvent with the index of the first bad one; BadPayload where the text as a whole is no JSON.
     """
-    if text.lstrip()[:1] != b"[":
-        return [_decode_at(0, text, source)]
-    try:
-        items = _decode(_array, text)
-    except PublisherError as error:
-        index = _place_of_fault(text, source)
-        if index is None:
-            raise
-        raise BadEvent(index, str(error)) from error
-    return [_decode_at(index, item, source) for index, item in enumerate(items)]
+    decode = partial(decode_event, source=source)
+    return decode_array(text, decode) if begins_with(b"[", text) else [decode_at(0, text, decode)]
 
 
 def decode_ndjson(text: bytes, source: str) -> list[Event]:
@@ -76,10 +68,67 @@ def decode_ndjson(text: bytes, source: str) -> list[Event]:
 
     Raises BadEvent with the index of the first bad event.
     """
-    return [_decode_at(index, line, source) for index, line in enumerate(_lines(text))]
+    decode = partial(decode_event, source=source)
+    return [decode_at(index, line, decode) for index, line in enumerate(_lines(text))]
 
 
-def _place_of_fault(text: bytes, source: str) -> int | None:
+def decode_array(text: bytes, decode: DecodeOne) -> list[Event]:
+    """Read an array, which begins with `[`, of what `decode` reads.
+
+    Raises BadEvent with the index of the first bad one; BadPayload where the text as a whole is no JSON.
+    """
+    try:
+        items = parse(_array, text, _NO_EVENT)
+    except PublisherError as error:
+        index = _place_of_fault(text, decode)
+        if index is None:
+            raise
+        raise BadEvent(index, str(error)) from error
+    return [decode_at(index, item, decode) for index, item in enumerate(items)]
+
+
+def decode_at(index: int, text: Text, decode: DecodeOne) -> Event:
+    """Read the event at `index` of a batch.
+
+    Raises BadEvent with that index.
+    """
+    try:
+        return decode(text)
+    except PublisherError as error:
+        raise BadEvent(index, str(error)) from error
+
+
+def parse(decoder: msgspec.json.Decoder[T], text: Text, complaint: str) -> T:
+    """What `decoder` makes of `text`; `complaint` begins the message where it is JSON, but of another shape.
+
+    Raises PublisherError, or BadPayload where it is no JSON.
+    """
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise PublisherError(f"{complaint}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadPayload(f"this is no JSON: {error}") from None
+    except RecursionError:
+        raise BadPayload("this JSON is nested too deep") from None
+
+
+def checked(data: msgspec.Raw) -> bytes:
+    """A payload's bytes, checked for what the grammar of JSON does not say.
+
+    Raises BadPayload.
+    """
+    raw = bytes(data)
+    check_text(raw)
+    return raw
+
+
+def begins_with(bracket: bytes, text: bytes) -> bool:
+    """Whether a JSON text is an object (`{`) or an array (`[`), if it is any at all."""
+    return text.lstrip()[:1] == bracket
+
+
+def _place_of_fault(text: bytes, decode: DecodeOne) -> int | None:
     """Which item makes an array unreadable; None if it is the array itself.
 
     The fast decoder refuses the text as a whole, so a slower and more lenient one takes it item by item.
@@ -90,30 +139,12 @@ def _place_of_fault(text: bytes, source: str) -> int | None:
     while (item := _ITEM.match(lenient, at)) is not None:
         try:
             _, at = _lenient.raw_decode(lenient, item.start(1))
-            decode_event(lenient[item.start(1) : at].encode(errors="surrogateescape"), source)
+            decode(lenient[item.start(1) : at].encode(errors="surrogateescape"))
         except (ValueError, RecursionError, PublisherError):
             return index
         index += 1
     return None
 
 
-def _decode(decoder: msgspec.json.Decoder[T], text: bytes | msgspec.Raw) -> T:
-    try:
-        return decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise PublisherError(f'this is no event such as {{"event": NAME, "data": PAYLOAD}}: {error}') from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadPayload(f"this is no JSON: {error}") from None
-    except RecursionError:
-        raise BadPayload("this JSON is nested too deep") from None
-
-
 def _lines(text: bytes) -> Iterator[bytes]:
     return (line for line in text.split(b"\n") if line.strip())
-
-
-def _decode_at(index: int, text: bytes | msgspec.Raw, source: str) -> Event:
-    try:
-        return decode_event(text, source)
-    except PublisherError as error:
-        raise BadEvent(index, str(error)) from error

@@ -1,8 +1,13 @@
-"""Events by HTTP: `POST /events` takes one event, an array of them, or NDJSON; all of a request or none of it."""
+"""Events by HTTP: `POST /events` takes one event, an array of them, NDJSON or CloudEvents; all of a request or none.
+
+A publisher shows who it is by a token, which is looked at before a byte of the body is read, or by a signature over the
+body (`connectors/signatures.py`). Either says what it may publish.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import trio
@@ -13,6 +18,8 @@ from broker.core.errors import (
     BadEvent,
     BrokerError,
     EventRefused,
+    InvalidSignature,
+    InvalidToken,
     LogUnavailable,
     NotPermitted,
     Overloaded,
@@ -22,19 +29,17 @@ from broker.core.event import Event, check_publishable
 from broker.core.http import BodyTooLarge, Request, Response, Route, error_response, json_response
 from broker.core.permissions import Permission, permission_of
 from broker.core.ports import Authenticator, Publisher
-from connectors.decode import decode_json, decode_ndjson
+from connectors.bodies import UnsupportedMediaType, decode_body, form_of
+from connectors.cloudevents import NameFrom
+from connectors.signatures import Kind, Signatures, headers_of, kinds_of
+from connectors.signed_bodies import decode_signed, signed_form_of
+
+__all__ = ["PATIENCE", "SOURCE", "UnsupportedMediaType", "Webhook"]
 
 SOURCE = "webhook"
 PATIENCE = 5.0  # seconds that a request waits for room before it is told to come again
 _BODIES_AT_ONCE = 64  # bounds the memory for bodies: this many times `max_body`
-_NDJSON = frozenset(("application/x-ndjson", "application/ndjson", "application/jsonl"))
-
-
-class UnsupportedMediaType(PublisherError):
-    """The body is of a type that no decoder here reads."""
-
-    code = "unsupported_media_type"
-
+_UNPROVEN_AT_ONCE = 16  # and as many again of those that anybody may send, so that they take no room from the others
 
 # The first that fits counts.
 _STATUSES: Sequence[tuple[type[BrokerError], HTTPStatus]] = (
@@ -51,15 +56,29 @@ class Webhook:
     """Answers `POST` on `path`.
 
     max_body: bytes that a request's body may have.
-    authenticate: whether publishers need a token; False only where the broker serves without users at all.
+    authenticate: whether publishers need a token or a signature; False only where the broker serves without users.
+    signatures: who may sign instead of bringing a token.
+    cloudevents_name: which attribute of a CloudEvent names the event.
     """
 
-    def __init__(self, authenticator: Authenticator, *, path: str, max_body: int, authenticate: bool = True) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        *,
+        path: str,
+        max_body: int,
+        authenticate: bool = True,
+        signatures: Signatures | None = None,
+        cloudevents_name: NameFrom = "type",
+    ) -> None:
         self._authenticator = authenticator
         self._path = path
         self._max_body = max_body
         self._authenticate = authenticate
+        self._signatures = signatures or Signatures()
+        self._name_from: NameFrom = cloudevents_name
         self._bodies = trio.CapacityLimiter(_BODIES_AT_ONCE)
+        self._unproven = trio.CapacityLimiter(_UNPROVEN_AT_ONCE)
 
     def routes(self, publisher: Publisher) -> Sequence[Route]:
         """What the front end is to send here."""
@@ -71,22 +90,58 @@ class Webhook:
 
     async def _receive(self, request: Request, publisher: Publisher) -> Response:
         try:
-            permission = self._permission(request)
-            media_type = _media_type(request)
-            with trio.fail_after(PATIENCE):
-                await self._bodies.acquire()
-            try:
-                body = await request.read_body(self._max_body)
-                events = decode_ndjson(body, SOURCE) if media_type in _NDJSON else decode_json(body, SOURCE)
-                _check_permitted(events, permission)
-                ids = await publisher.publish(events, timeout=PATIENCE)
-            finally:
-                self._bodies.release()
+            kind = self._signature_kind(request)
+            if kind is None:
+                ids = await self._take(request, publisher)
+            else:
+                ids = await self._take_signed(request, kind, publisher)
         except trio.TooSlowError:
             return _refusal(Overloaded())
         except (PublisherError, AuthenticationError, BodyTooLarge, Overloaded, LogUnavailable) as error:
             return _refusal(error)
         return json_response(HTTPStatus.ACCEPTED, {"ids": ids})
+
+    async def _take(self, request: Request, publisher: Publisher) -> list[str]:
+        """Publish what a request brings by the right of its token."""
+        permission = self._permission(request)
+        form = form_of(request)
+        async with _room(self._bodies):
+            body = await request.read_body(self._max_body)
+            events = decode_body(request, form, body, SOURCE, self._name_from)
+            _check_permitted(events, permission, "this token")
+            return await publisher.publish(events, timeout=PATIENCE)
+
+    async def _take_signed(self, request: Request, kind: Kind, publisher: Publisher) -> list[str]:
+        """Publish what a request brings by the right of the source that has signed it."""
+        headers = headers_of(request, kind)
+        form = signed_form_of(request)
+        async with _room(self._unproven):
+            body = await request.read_body(self._max_body)
+            source = self._signatures.source_of(kind, headers, body)
+            events = decode_signed(request, form, body, source, self._name_from)
+            _check_permitted(events, source.permission, f"the source {source.name!r}")
+            return await publisher.publish(events, timeout=PATIENCE)
+
+    def _signature_kind(self, request: Request) -> Kind | None:
+        """How the request is signed; None: it is not, or that does not matter, since nobody needs to show anything.
+
+        Raises InvalidToken for more than one credential: which of them would count must not depend on who reads them;
+        InvalidSignature where nobody signs like that.
+        """
+        kinds = kinds_of(request)
+        if not self._authenticate:
+            kinds = [kind for kind in kinds if kind in self._signatures.kinds]
+        if not kinds:
+            return None
+        if len(kinds) > 1:
+            raise InvalidToken("the request carries two different signatures: send the one that counts")
+        if self._authenticate and token_of(request) is not None:
+            raise InvalidToken("the request carries both a token and a signature: send the one that counts")
+        if kinds[0] not in self._signatures.kinds:
+            raise InvalidSignature(
+                f"no source here has the signature {kinds[0]}: bring a token, or configure the source"
+            )
+        return kinds[0]
 
     def _permission(self, request: Request) -> Permission:
         """What the publisher may publish.
@@ -100,7 +155,21 @@ class Webhook:
         return permission
 
 
-def _check_permitted(events: Sequence[Event], permission: Permission) -> None:
+@asynccontextmanager
+async def _room(limiter: trio.CapacityLimiter) -> AsyncIterator[None]:
+    """A place for a body.
+
+    Raises trio.TooSlowError where there is none in time.
+    """
+    with trio.fail_after(PATIENCE):
+        await limiter.acquire()
+    try:
+        yield
+    finally:
+        limiter.release()
+
+
+def _check_permitted(events: Sequence[Event], permission: Permission, publisher: str) -> None:
     for index, event in enumerate(events):
         if permission.covers(event.name):
             continue
@@ -108,25 +177,7 @@ def _check_permitted(events: Sequence[Event], permission: Permission) -> None:
             check_publishable(event)
         except PublisherError as error:
             raise BadEvent(index, str(error)) from error
-        raise NotPermitted(index, f"this token may not publish {event.name!r}")
-
-
-def _media_type(request: Request) -> str:
-    """The request's media type in lower case.
-
-    Raises UnsupportedMediaType.
-    """
-    media_type, _, parameters = (request.header("content-type") or "").lower().partition(";")
-    media_type = media_type.strip()
-    if media_type != "application/json" and media_type not in _NDJSON:
-        shown = f"not {media_type!r}" if media_type else "and the request has none"
-        raise UnsupportedMediaType(f"the Content-Type must be application/json or application/x-ndjson, {shown}")
-    charset = parameters.partition("charset=")[2].strip(' "')
-    if charset not in ("", "utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType(f"JSON is UTF-8 here, not {charset!r}")
-    if request.header("content-encoding") not in (None, "identity"):
-        raise UnsupportedMediaType("the body must come without a Content-Encoding")
-    return media_type
+        raise NotPermitted(index, f"{publisher} may not publish {event.name!r}")
 
 
 def _refusal(error: BrokerError) -> Response:

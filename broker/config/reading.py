@@ -18,7 +18,7 @@ from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, Iter
 from cattrs.errors import AttributeValidationNote, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
-from broker.config.values import LiteralAllowed, Range, Rule, RuleError, SecretSource
+from broker.config.values import LiteralAllowed, OneAllowed, Range, Rule, RuleError, SecretSource
 from broker.core.toml import Path as KeyPath
 
 C = TypeVar("C")
@@ -197,32 +197,44 @@ def _list(cls: Any, converter: Converter) -> Hook:
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, list):
             raise RuleError(f"must be a list, not {_kind(value)}", "in brackets: [ … ]")
-        return tuple(_each(enumerate(value), item, converter))
+        values, bad_values = _attempts(enumerate(value), item, converter)
+        _check(bad_values, cls)
+        return tuple(values)
 
     return hook
 
 
 def _named(cls: Any, converter: Converter) -> Hook:
-    item = get_args(cls)[1]
+    name, item = get_args(cls)
 
     def hook(value: Any, _: Any) -> Any:
         table = _as_table(value)
-        return dict(zip(table, _each(table.items(), item, converter), strict=True))
+        _, bad_names = _attempts(((key, key) for key in table), name, converter)
+        values, bad_values = _attempts(table.items(), item, converter)
+        _check(bad_names + bad_values, cls)
+        return dict(zip(table, values, strict=True))
 
     return hook
 
 
-def _each(items: Iterable[tuple[int | str, Any]], cls: Any, converter: Converter) -> list[Any]:
-    values, errors = [], []
+def _attempts(
+    items: Iterable[tuple[int | str, Any]], cls: Any, converter: Converter
+) -> tuple[list[Any], list[Exception]]:
+    """The values that could be made of the items, and what was wrong with the others."""
+    values: list[Any] = []
+    errors: list[Exception] = []
     for key, value in items:
         try:
             values.append(converter.structure(value, cls))
         except Exception as error:
             error.__notes__ = [IterableValidationNote(f"item {key!r}", key, cls)]
             errors.append(error)
+    return values, errors
+
+
+def _check(errors: list[Exception], cls: Any) -> None:
     if errors:
         raise IterableValidationError("items", errors, cls)
-    return values
 
 
 def _either(cls: Any, converter: Converter) -> Hook:
@@ -244,8 +256,10 @@ def _ruled(cls: Any, converter: Converter) -> Hook:
     inner, *marks = get_args(cls)
 
     def hook(value: Any, _: Any) -> Any:
-        if isinstance(value, str) and any(isinstance(mark, LiteralAllowed) for mark in marks):
-            return SecretSource(literal=value)
+        if any(isinstance(mark, LiteralAllowed) for mark in marks) and not isinstance(value, dict):
+            return SecretSource(literal=_one_or_more(value))
+        if any(isinstance(mark, OneAllowed) for mark in marks) and not isinstance(value, list):
+            return (converter.structure(value, get_args(inner)[0]),)
         result = converter.structure(value, inner)
         for mark in marks:
             if isinstance(mark, Range | Rule):
@@ -253,6 +267,10 @@ def _ruled(cls: Any, converter: Converter) -> Hook:
         return result
 
     return hook
+
+
+def _one_or_more(value: Any) -> str:
+    return " ".join(_text(item, str) for item in value) if isinstance(value, list) else _text(value, str)
 
 
 def _secret(value: Any, _: Any) -> SecretSource:

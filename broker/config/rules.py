@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from broker.config.reading import Problem
-from broker.config.schema import AuthConfig, Config, WebSocketConfig
+from broker.config.schema import AmqpConfig, AuthConfig, Config, SourceConfig, WebSocketConfig
 
 _OWN_PATHS = ("/healthz", "/readyz", "/metrics")
 _LATER = "is not available in this release"
@@ -14,7 +14,13 @@ _LATER = "is not available in this release"
 
 def check(config: Config) -> list[Problem]:
     """Everything about the configuration as a whole that is wrong."""
-    return [*_websocket(config.websocket), *_auth(config.auth), *_paths(config)]
+    return [
+        *_websocket(config.websocket),
+        *_auth(config.auth),
+        *_paths(config),
+        *_amqp(config.connectors.amqp),
+        *_sources(config.connectors.webhook.sources),
+    ]
 
 
 def not_in_this_release(data: Mapping[str, Any]) -> list[Problem]:
@@ -24,8 +30,6 @@ def not_in_this_release(data: Mapping[str, Any]) -> list[Problem]:
         for path, default, hint in (
             (("log", "path"), ":memory:", 'write path = ":memory:"; events are kept in memory'),
             (("handlers", "modules"), [], "write modules = []"),
-            (("connectors", "amqp"), [], "take it out; let the services POST to the webhook, or pipe into --stdin"),
-            (("connectors", "webhook", "sources"), {}, "take it out; give publishers a token: broker token --publish"),
         )
         if _look_up(data, path, default) != default
     ]
@@ -70,6 +74,27 @@ def _auth(auth: AuthConfig) -> Iterator[Problem]:
             yield Problem(("auth", key), "none of auth.algorithms uses it", hint, also=(("auth", "algorithms"),))
     if auth.audience == ():
         yield Problem(("auth", "audience"), "must name at least one audience", "or leave the key out")
+
+
+def _amqp(sources: Sequence[AmqpConfig]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, source in enumerate(sources):
+        metric = source.name.replace("-", "_")
+        if metric in seen:
+            yield Problem(("connectors", "amqp", index, "name"), "is the name of another source", "give each its own")
+        seen.add(metric)
+
+
+def _sources(sources: Mapping[str, SourceConfig]) -> Iterator[Problem]:
+    for name, source in sources.items():
+        path = ("connectors", "webhook", "sources", name)
+        if not source.secret:
+            yield Problem((*path, "secret"), "must name at least one secret", 'for example { env = "BILLING_SECRET" }')
+        if any(secret.generate for secret in source.secret):
+            hint = "take out generate; name the one that its sender has"
+            yield Problem((*path, "secret"), "the secret of a source can't be generated", hint)
+        if not source.events:
+            yield Problem((*path, "events"), "must name at least one pattern", 'for example ["billing.**"]')
 
 
 def _paths(config: Config) -> Iterator[Problem]:

@@ -13,10 +13,13 @@ import attrs
 
 from broker.config.values import (
     Algorithm,
+    AmqpArgument,
     Bytes,
     BytesOrNone,
+    CloudEventsName,
     Count,
     EventPattern,
+    Label,
     Origin,
     Port,
     PositiveSeconds,
@@ -24,6 +27,7 @@ from broker.config.values import (
     QueueBytes,
     Seconds,
     SecretOrLiteral,
+    Secrets,
     SecretSource,
     Subprotocol,
     Text,
@@ -139,10 +143,10 @@ class PresenceConfig:
 
 @attrs.frozen(kw_only=True)
 class SourceConfig:
-    """`[connectors.webhook.sources.NAME]`: one publisher that signs what it sends."""
+    """`[connectors.webhook.sources.NAME]`: one publisher that signs what it sends, with any of its secrets."""
 
     signature: Literal["standard-webhooks", "github"]
-    secret: SecretSource
+    secret: Secrets
     events: tuple[EventPattern, ...]
 
 
@@ -153,7 +157,8 @@ class WebhookConfig:
     enabled: bool = True
     path: UrlPath = "/events"
     max_body: Bytes = 1_048_576
-    sources: Mapping[str, SourceConfig] = attrs.field(factory=dict)
+    cloudevents_name: CloudEventsName = "type"
+    sources: Mapping[Label, SourceConfig] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -170,20 +175,23 @@ class BindingConfig:
     exchange: Text
     type: Literal["topic", "direct", "fanout", "headers"] = "topic"
     routing_key: str = "#"
+    arguments: Mapping[str, AmqpArgument] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
 class AmqpConfig:
     """`[[connectors.amqp]]`: one RabbitMQ queue."""
 
-    name: Text
+    name: Label
     url: SecretOrLiteral
     queue: Text
     declare: bool = True
     durable: bool = True
+    arguments: Mapping[str, AmqpArgument] = attrs.field(factory=dict)
     prefetch: Prefetch = 256
     bindings: tuple[BindingConfig, ...] = ()
     format: Literal["envelope", "routing_key", "cloudevents"] = "envelope"
+    cloudevents_name: CloudEventsName = "type"
     dead_letter_exchange: Text | None = None
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import attrs
 
@@ -19,6 +19,7 @@ from broker.core.event import check_name
 from broker.core.patterns import parse_pattern
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+")
+_LABEL = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _URL_PATH = re.compile(r"/[^\s?#]*")
 
@@ -54,9 +55,9 @@ class Range:
 class Rule:
     """Any other rule: a function that raises RuleError."""
 
-    check: Callable[[str], None]
+    check: Callable[[Any], None]
 
-    def __call__(self, value: str) -> None:
+    def __call__(self, value: Any) -> None:
         """Raise RuleError if `value` breaks the rule."""
         self.check(value)
 
@@ -64,6 +65,16 @@ class Rule:
 def _not_empty(value: str) -> None:
     if not value.strip():
         raise RuleError("must not be empty")
+
+
+def _label(value: str) -> None:
+    if _LABEL.fullmatch(value) is None:
+        raise RuleError("must be made of letters, digits, _ and -", 'for example "main"')
+
+
+def _amqp_argument(value: Any) -> None:
+    if not isinstance(value, str | int | float | bool):
+        raise RuleError("must be a text, a number, true or false", 'for example { "x-queue-type" = "quorum" }')
 
 
 def _url_path(value: str) -> None:
@@ -110,12 +121,15 @@ PositiveSeconds = Annotated[float, Range(0, above=True)]
 Prefetch = Annotated[int, Range(1, 65_535)]
 
 Text = Annotated[str, Rule(_not_empty)]
+Label = Annotated[str, Rule(_label)]
 UrlPath = Annotated[str, Rule(_url_path)]
 Origin = Annotated[str, Rule(_origin)]
 Subprotocol = Annotated[str, Rule(_subprotocol)]
+AmqpArgument = Annotated[Any, Rule(_amqp_argument)]
 EventPattern = Annotated[str, Rule(_event_pattern)]
 UserEvent = Annotated[str, Rule(_user_event)]
 
+CloudEventsName = Literal["type", "subject"]
 Algorithm = Literal[
     "HS256", "HS384", "HS512",
     "RS256", "RS384", "RS512",
@@ -128,6 +142,11 @@ Algorithm = Literal[
 @dataclass(frozen=True)
 class LiteralAllowed:
     """Marks a secret that may also stand in the file itself, such as a URL that need not hold a password."""
+
+
+@dataclass(frozen=True)
+class OneAllowed:
+    """Marks a list that may also be written as its only item, without brackets."""
 
 
 @attrs.frozen(kw_only=True)
@@ -152,3 +171,4 @@ class SecretSource:
 
 
 SecretOrLiteral = Annotated[SecretSource, LiteralAllowed()]
+Secrets = Annotated[tuple[SecretSource, ...], OneAllowed()]

@@ -147,6 +147,12 @@ class ExpiredToken(AuthenticationError):
     code = "token_expired"
 
 
+class InvalidSignature(AuthenticationError):
+    """A signed request whose signature does not hold, is too old, or is of a kind that nobody here signs with."""
+
+    code = "invalid_signature"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing wrong in a file: which key, at which line (from 1, or None), what it is, and what to do about it."""
@@ -213,4 +219,5 @@ CLOSE_FOR_AUTHENTICATION: dict[type[AuthenticationError], Close] = {
     MissingToken: Close.NO_TOKEN,
     InvalidToken: Close.INVALID_TOKEN,
     ExpiredToken: Close.TOKEN_EXPIRED,
+    InvalidSignature: Close.INVALID_TOKEN,
 }

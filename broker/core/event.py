@@ -55,6 +55,16 @@ def check_name(name: str) -> None:
         raise BadName(complaint)
 
 
+def check_id(event_id: str) -> None:
+    """Check that an event may have this id: 1 to 255 bytes of UTF-8 without control characters.
+
+    Raises PublisherError.
+    """
+    length = utf8_length(event_id)
+    if length is None or not 0 < length <= MAX_ID_BYTES or _UNFIT_FOR_ID.search(event_id):
+        raise PublisherError(f"an event's id is a text of 1 to {MAX_ID_BYTES} bytes without control characters")
+
+
 def check_publishable(event: Event) -> None:
     """Check what a source may publish: a good name that is not the broker's own, and a usable id.
 
@@ -64,7 +74,7 @@ def check_publishable(event: Event) -> None:
     if event.name.startswith(RESERVED_PREFIX):
         raise BadName(f"names that begin with {RESERVED_PREFIX!r} are the broker's own: {event.name!r}")
     if event.id is not None:
-        _check_id(event.id)
+        check_id(event.id)
 
 
 def check_batch(events: Sequence[Event]) -> None:
@@ -85,12 +95,6 @@ def utf8_length(text: str) -> int | None:
         return len(text.encode())
     except UnicodeEncodeError:
         return None
-
-
-def _check_id(event_id: str) -> None:
-    length = utf8_length(event_id)
-    if length is None or not 0 < length <= MAX_ID_BYTES or _UNFIT_FOR_ID.search(event_id):
-        raise PublisherError(f"an event's id is a text of 1 to {MAX_ID_BYTES} bytes without control characters")
 
 
 def _complaint(name: str) -> str | None:

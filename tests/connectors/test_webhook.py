@@ -2,124 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from broker.core.errors import (
-    BrokerError,
-    ExpiredToken,
-    InvalidToken,
-    LogUnavailable,
-    MissingToken,
-    Overloaded,
-    Stopping,
-)
-from broker.core.event import Event, check_batch
-from broker.core.http import BodyTooLarge, ReadBody, Request, Response
-from broker.core.ports import Identity
+from broker.core.errors import BrokerError, LogUnavailable, Overloaded, Stopping
+from broker.core.event import Event
+from broker.core.http import Request
 from connectors.webhook import PATIENCE, Webhook
-
-MAX_BODY = 1000
-JSON = "application/json"
-NDJSON = "application/x-ndjson"
-EVENT = b'{"event":"games.1.created","data":{"a":1}}'
-
-
-class Words:
-    """Knows what may be published with a word."""
-
-    def identify(self, token: str | None) -> Identity:
-        raise NotImplementedError
-
-    def publisher(self, token: str | None) -> Identity:
-        match token:
-            case None:
-                raise MissingToken("no token")
-            case "games":
-                return Identity(claims={"publish": ["games.**", "other"]})
-            case "all":
-                return Identity(claims={"publish": "**"})
-            case "reader":
-                return Identity("ada")
-            case "broken":
-                return Identity(claims={"publish": ["games.**", "a..b"]})
-            case "old":
-                raise ExpiredToken("that was yesterday")
-            case _:
-                raise InvalidToken("an unknown token")
-
-
-class Anybody:
-    """Serves without users: everybody may publish."""
-
-    def identify(self, token: str | None) -> Identity:
-        raise NotImplementedError
-
-    def publisher(self, token: str | None) -> Identity:
-        assert token is None
-        return Identity(claims={"publish": ["**"]})
-
-
-class Door:
-    """Takes events as `publish()` does, or refuses them all for one reason."""
-
-    def __init__(self, error: BrokerError | None = None) -> None:
-        self.events: list[Event] = []
-        self.timeout: float | None = None
-        self._error = error
-
-    async def publish(self, events: Sequence[Event], *, timeout: float | None = None) -> list[str]:
-        await trio.lowlevel.checkpoint()
-        self.timeout = timeout
-        check_batch(events)
-        if self._error is not None:
-            raise self._error
-        self.events += events
-        return [event.id or f"id {index}" for index, event in enumerate(events)]
-
-
-def reading(body: bytes) -> ReadBody:
-    async def read(limit: int) -> bytes:
-        await trio.lowlevel.checkpoint()
-        if len(body) > limit:
-            raise BodyTooLarge(limit)
-        return body
-
-    return read
-
-
-async def never(limit: int) -> bytes:
-    await trio.sleep_forever()
-    raise AssertionError
-
-
-async def unread(limit: int) -> bytes:
-    raise AssertionError("the body was read of a publisher who was to be refused by the head")
-
-
-def post(
-    body: bytes | ReadBody = EVENT, media_type: str | None = JSON, token: str | None = "games", **headers: str
-) -> Request:
-    present = {"content-type": media_type, "authorization": f"Bearer {token}" if token else None}
-    present |= {name.replace("_", "-"): value for name, value in headers.items()}
-    found = [(name.encode(), value.encode("latin-1")) for name, value in present.items() if value is not None]
-    return Request("POST", "/in", {}, found, b"1.1", reading(body) if isinstance(body, bytes) else body)
-
-
-async def answer(request: Request, door: Door | None = None, webhook: Webhook | None = None) -> Response:
-    webhook = webhook or Webhook(Words(), path="/in", max_body=MAX_BODY)
-    (route,) = webhook.routes(door or Door())
-    return await route.handler(request)
-
-
-def said(response: Response) -> Any:
-    return json.loads(response.body)
-
+from tests.connectors.posting import (
+    EVENT,
+    JSON,
+    MAX_BODY,
+    NDJSON,
+    Anybody,
+    Door,
+    Words,
+    answer,
+    never,
+    post,
+    reading,
+    said,
+    unread,
+)
 
 # --- 202 -------------------------------------------------------------------------------------------------------------
 
