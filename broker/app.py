@@ -32,6 +32,7 @@ from broker.runtime.heartbeat import Heartbeat
 from broker.runtime.ingest import Ingest
 from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.registry import Registry
+from broker.runtime.supervision import State, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +70,14 @@ class Broker:
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
-        self._connectors = parts.connectors
+        self._sources = [Supervisor(connector) for connector in parts.connectors]
         self._registry: Registry[Connection] = Registry(
             max_per_user=config.websocket.max_connections_per_user, indexed_claims=parts.policy.claims
         )
         self._ingest = Ingest(config.ingest.queue_size)
         self._log = parts.log
         self._dispatcher = Dispatcher(parts.log, parts.policy, self._registry)
-        self._counters = Counter(policy_reloads=0, policy_reloads_failed=0, connectors_failed=0)
+        self._counters = Counter(policy_reloads=0, policy_reloads_failed=0)
         self._stopping = trio.Event()
         routes = self._routes(parts.receivers)
         self._front = Front(_front_settings(config), self._registry, parts.authenticator, routes)
@@ -102,8 +103,8 @@ class Broker:
                         async with trio.open_nursery() as sources:
                             serve = partial(trio.serve_listeners, self._front.serve, listeners)
                             sources.start_soon(partial(serve, handler_nursery=clients))
-                            for connector in self._connectors:
-                                sources.start_soon(self._bring_in, connector)
+                            for source in self._sources:
+                                sources.start_soon(source.run, self._ingest)
                             logger.info("broker.serving", extra={"url": address.url})
                             started(address)
                             await self._stopping.wait()
@@ -125,19 +126,24 @@ class Broker:
             "ingest_waiting_batches": self._ingest.waiting(),
             **{f"log_{name}": value for name, value in self._log.statistics().items()},
             **{f"relation_{name}": value for name, value in self._dispatcher.statistics().items()},
+            **{f"{_metric(source)}_running": source.state is State.RUNNING for source in self._sources},
         }
 
     def counters(self) -> Mapping[str, int]:
         """What has happened so far, by name."""
         connectors = {
-            f"{connector.name}_{name}": value
-            for connector in self._connectors
-            for name, value in connector.counters.items()
+            f"{_metric(source)}_{name}": value
+            for source in self._sources
+            for name, value in source.connector.counters.items()
         }
-        return {**self._dispatcher.counters, **self._counters, **connectors}
+        failed = sum(source.failures for source in self._sources)
+        return {**self._dispatcher.counters, **self._counters, "connectors_failed": failed, **connectors}
 
     def _routes(self, receivers: Iterable[Receiver]) -> list[Route]:
-        routes = health_routes(lambda: "stopping" if self._stopping.is_set() else None)
+        routes = health_routes(
+            lambda: "stopping" if self._stopping.is_set() else None,
+            lambda: {source.connector.name: source.state.value for source in self._sources},
+        )
         routes += Metrics(self.gauges, self.counters).routes()
         for receiver in receivers:
             routes += receiver.routes(self._ingest)
@@ -164,16 +170,13 @@ class Broker:
             self._counters["policy_reloads"] += 1
             logger.info("policy.reloaded", extra={"file": str(file), "rules": len(policy.rules)})
 
-    async def _bring_in(self, connector: Connector) -> None:
-        try:
-            await connector.run(self._ingest)
-        except Exception:  # one source's end must not be that of the others
-            self._counters["connectors_failed"] += 1
-            logger.exception("connector.failed", extra={"connector": connector.name})
-
     def _bid_farewell(self) -> None:
         for connection in self._registry:
             connection.close(Close.GOING_AWAY, "the server is stopping")
+
+
+def _metric(source: Supervisor) -> str:
+    return source.connector.name.replace("-", "_")
 
 
 def _front_settings(config: Config) -> FrontSettings:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +32,7 @@ def check(config: ConfigFile = Path("config.toml")) -> None:
     Example: broker config check --config /etc/broker/config.toml
     """
     loaded = load_config(config, os.environ)
-    faults = [*_policy_faults(loaded), *_key_faults(loaded), *_tls_faults(loaded)]
+    faults = [*_policy_faults(loaded), *_key_faults(loaded), *_tls_faults(loaded), *_source_faults(loaded, config)]
     for fault in faults:
         tell(fault)
     if faults:
@@ -92,6 +94,23 @@ def _key_faults(config: Config) -> list[str]:
     except OperatorError as error:
         return [str(error)]
     return []
+
+
+def _source_faults(config: Config, file: Path) -> list[str]:
+    from cli.sources import build_signatures
+    from cli.wiring import amqp_addresses
+
+    checks: list[Callable[[], object]] = [
+        partial(build_signatures, config.connectors.webhook.sources, os.environ, tell)
+    ]
+    checks += [partial(amqp_addresses, source, file.absolute().parent) for source in config.connectors.amqp]
+    faults = []
+    for look in checks:
+        try:
+            look()
+        except OperatorError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _tls_faults(config: Config) -> list[str]:

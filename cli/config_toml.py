@@ -50,7 +50,11 @@ def _inline(value: Any) -> str:
     if isinstance(value, SecretSource):
         return _secret(value)
     if _is_table(value):
-        return "{ " + ", ".join(f"{_key(name)} = {_inline(item)}" for name, item in _items(value)) + " }"
+        return (
+            "{ "
+            + ", ".join(f"{_key(name)} = {_inline(item)}" for name, item in _items(value) if item is not None)
+            + " }"
+        )
     return repr(value)
 
 

@@ -46,7 +46,7 @@ def run(
     """
     configure_logging()
     loaded = _with_stdin(load_config(config, os.environ)) if stdin else load_config(config, os.environ)
-    broker = build_broker(loaded)
+    broker = build_broker(loaded, config.absolute().parent)
     _allow_many_files()
     _collect_rarely()
     with _ready_file(ready_file) as tell_ready:

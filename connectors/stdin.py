@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -63,8 +63,9 @@ class Stdin:
         self._descriptor = descriptor
         self.counters: Counter[str] = Counter(published=0, refused=0)
 
-    async def run(self, publisher: Publisher) -> None:
+    async def run(self, publisher: Publisher, ready: Callable[[], None]) -> None:
         """See `Connector` in `broker/core/ports.py`."""
+        ready()
         lines = LineReader()
         while chunk := await self._read():
             await self._publish(publisher, lines.feed(chunk))
@@ -74,7 +75,11 @@ class Stdin:
     async def _read(self) -> bytes:
         # In a thread: a file or a terminal can't be waited for in any other way, and to make descriptor 0
         # non-blocking would change it for the shell that shares it as well.
-        return await trio.to_thread.run_sync(os.read, self._descriptor, _READ_BYTES, abandon_on_cancel=True)
+        try:
+            return await trio.to_thread.run_sync(os.read, self._descriptor, _READ_BYTES, abandon_on_cancel=True)
+        except OSError as error:  # a terminal that has gone, or no standard input at all: nothing will come any more
+            logger.warning("stdin.unreadable", extra={"reason": error.strerror})
+            return b""
 
     async def _publish(self, publisher: Publisher, lines: Iterator[tuple[int, bytes | None]]) -> None:
         events = [event for number, line in lines if (event := self._decode(number, line)) is not None]

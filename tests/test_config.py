@@ -25,6 +25,7 @@ from broker.config import (
 )
 from broker.config.reading import structure
 from broker.core.errors import Fault, FaultyFile
+from cli.config_toml import render
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("/etc/broker")
@@ -100,7 +101,7 @@ def test_the_commented_keys_of_the_shipped_file_exist() -> None:
     shipped = (ROOT / "config.toml").read_text()
     uncommented = re.sub(r"^# (\[|\w+ = )", r"\1", shipped, flags=re.MULTILINE)
     found = {each.path for each in faults(uncommented)}
-    assert found == {"auth.public_key", "auth.jwks", "connectors.amqp", "connectors.webhook.sources"}
+    assert found == {"auth.public_key", "auth.jwks"}
 
 
 def test_the_templates_are_the_shipped_files() -> None:
@@ -249,8 +250,6 @@ def test_a_rule_over_several_keys_is_silent_while_one_of_them_is_misread() -> No
     [
         ('[log]\npath = ".broker/log.db"', "log.path", 2),
         ('[handlers]\nmodules = ["a:b"]', "handlers.modules", 2),
-        ('[[connectors.amqp]]\nname = "main"\nprefetch = "many"', "connectors.amqp", 1),
-        ("[connectors.webhook.sources.github]\nsignature = 3", "connectors.webhook.sources", None),
     ],
 )
 def test_what_a_later_release_will_have_is_refused_clearly(text: str, path: str, line: int | None) -> None:
@@ -260,22 +259,73 @@ def test_what_a_later_release_will_have_is_refused_clearly(text: str, path: str,
     assert line is None or found.line == line
 
 
-def test_what_a_later_release_will_have_is_already_read_strictly() -> None:
-    data = {
-        "connectors": {
-            "webhook": {"sources": {"hub": {"signature": "github", "secret": {"env": "S"}, "events": ["a.**"]}}},
-            "amqp": [{"name": "m", "url": "amqp://u:hunter2@h", "queue": "q", "bindings": [{"exchange": "e"}]}],
-        }
-    }
-    config, problems = structure(data, Config)
-    assert not problems
-    assert config.connectors.webhook.sources["hub"].events == ("a.**",)
-    assert config.connectors.amqp[0].bindings == (BindingConfig(exchange="e"),)
-    assert config.connectors.amqp[0].url.literal == "amqp://u:hunter2@h"
-    assert "hunter2" not in f"{config!r} {config}"
-    data["connectors"]["webhook"] = {"sources": {"hub": {"signature": "githib", "events": ["a.**b"]}}}
-    _, problems = structure(data, Config)
-    assert {problem.path[-1] for problem in problems} == {"signature", "secret", 0}
+AMQP = '[[connectors.amqp]]\nname = "m"\nqueue = "q"\nurl = { env = "AMQP_URL" }\n'
+
+
+def test_a_source_at_rabbitmq_needs_a_name_a_url_and_a_queue() -> None:
+    assert read(AMQP).connectors.amqp == (AmqpConfig(name="m", queue="q", url=SecretSource(env="AMQP_URL")),)
+    missing = {each.path for each in faults("[[connectors.amqp]]\n")}
+    assert missing == {f"connectors.amqp[0].{key}" for key in ("name", "queue", "url")}
+
+
+def test_arguments_and_bindings_are_read() -> None:
+    (source,) = read(
+        AMQP + 'arguments = { "x-queue-type" = "quorum", "x-delivery-limit" = 5, "x-single-active-consumer" = true }\n'
+        'bindings = [{ exchange = "e" }, { exchange = "f", type = "headers", arguments = { tenant = "acme" } }]\n'
+    ).connectors.amqp
+    assert source.arguments == {"x-queue-type": "quorum", "x-delivery-limit": 5, "x-single-active-consumer": True}
+    assert source.bindings == (
+        BindingConfig(exchange="e", type="topic", routing_key="#"),
+        BindingConfig(exchange="f", type="headers", arguments={"tenant": "acme"}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "literal"),
+    [
+        ('"amqp://u:hunter2@a"', "amqp://u:hunter2@a"),
+        ('["amqp://u:hunter2@a", "amqp://b"]', "amqp://u:hunter2@a amqp://b"),
+    ],
+)
+def test_the_url_of_rabbitmq_may_stand_in_the_file_and_is_not_shown(url: str, literal: str) -> None:
+    config = read(AMQP.replace('{ env = "AMQP_URL" }', url))
+    assert config.connectors.amqp[0].url.literal == literal
+    assert "hunter2" not in f"{config!r} {config} {render(config)}"
+
+
+def test_sources_at_rabbitmq_are_shown_as_they_are_read() -> None:
+    config = read(
+        AMQP + 'arguments = { "x-expires" = 1 }\n' + AMQP.replace('"m"', '"n"') + 'bindings = [{ exchange = "e" }]'
+    )
+    assert read(render(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "line", "message"),
+    [
+        (AMQP + 'prefetch = "many"', "connectors.amqp[0].prefetch", 5, "must be a whole number"),
+        (AMQP + "prefetch = 65536", "connectors.amqp[0].prefetch", 5, "must be from 1 to 65535"),
+        (AMQP + 'format = "xml"', "connectors.amqp[0].format", 5, "must be one of envelope, routing_key, cloudevents"),
+        (AMQP + 'cloudevents_name = "id"', "connectors.amqp[0].cloudevents_name", 5, "must be one of type, subject"),
+        (
+            AMQP + "arguments = { x = [1] }",
+            "connectors.amqp[0].arguments",
+            5,
+            "must be a text, a number, true or false",
+        ),
+        (AMQP + "bindings = [{ exchage = 1 }]", "connectors.amqp[0].bindings[0].exchange", 5, "is missing"),
+        (AMQP + "queues = 1", "connectors.amqp[0].queues", 5, "unknown key"),
+        (AMQP.replace('"m"', '"a b"'), "connectors.amqp[0].name", 2, "must be made of letters, digits, _ and -"),
+        (AMQP + AMQP, "connectors.amqp[1].name", 6, "is the name of another source"),
+        (AMQP.replace('"m"', '"a_b"') + AMQP.replace('"m"', '"a-b"'), "connectors.amqp[1].name", 6, "another source"),
+    ],
+)
+def test_a_fault_of_a_source_at_rabbitmq_tells_key_line_and_reason(
+    text: str, path: str, line: int, message: str
+) -> None:
+    found = next(each for each in faults(text) if each.path.startswith(path))
+    assert found.line == line
+    assert message in found.message
 
 
 def test_a_missing_file_is_a_fault_with_a_remedy(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from broker.core.policy import Policy
 from broker.edge.memory_log import MemoryLog
 from broker.edge.tokens import Anonymous
 from broker.runtime.outbox import Fate
+from connectors.stdin import Stdin
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -72,10 +73,10 @@ def test_the_limits_are_those_of_the_code() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    served = Broker(Config(), Parts(Policy(), Anonymous(), MemoryLog()))
+    served = Broker(Config(), Parts(Policy(), Anonymous(), MemoryLog(), connectors=[Stdin()]))
     described = set(re.findall(r"^\| `broker_(\w+)` \|", OPERATIONS, re.MULTILINE))
     counted = {"events", "repeated", "failed", "visibility_faults", "deliveries", "connectors_failed"}
-    counted |= {"policy_reloads", "policy_reloads_failed"}
+    counted |= {"policy_reloads", "policy_reloads_failed", "stdin_published", "stdin_refused"}
     counted |= {f"deliveries_{fate.value}" for fate in Fate if fate is not Fate.QUEUED}
     assert counted >= set(served.counters())
     assert described == {*served.gauges(), *(f"{name}_total" for name in counted)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,8 +36,11 @@ class Connector(Protocol):
         """What has happened so far, by name: `/metrics` shows it behind the connector's name."""
         ...
 
-    async def run(self, publisher: Publisher) -> None:
-        """Bring events in. Returning means that the source is at its end."""
+    async def run(self, publisher: Publisher, ready: Callable[[], None]) -> None:
+        """Bring events in; call `ready` when they can come. Returning means that the source is at its end.
+
+        May raise anything: it is then run again after a while (`broker/runtime/supervision.py`).
+        """
         ...
 
 

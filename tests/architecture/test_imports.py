@@ -29,6 +29,9 @@ BELONGS_TO = {
     "trio_websocket": {"broker/edge/websocket.py", "cli/tail.py"},
     "h11": {"broker/edge/http.py", "cli/tail.py"},  # the second until there is a client of our own to hide it
     "jwt": {"broker/edge/tokens.py"},
+    "pamqp": {"connectors/amqp/codec.py", "connectors/amqp/properties.py"},
+    "cloudevents": {"connectors/cloudevents.py"},
+    "standardwebhooks": {"connectors/signatures.py"},
     "structlog": {"broker/edge/logging.py"},
     "prometheus_client": {"broker/edge/metrics.py"},
     "sqlite3": {"broker/edge/sqlite_log.py"},

@@ -55,7 +55,7 @@ class Serving:
     def __init__(self) -> None:
         self.config: Config | None = None
 
-    def build(self, config: Config) -> Serving:
+    def build(self, config: Config, _folder: Path) -> Serving:
         self.config = config
         return self
 

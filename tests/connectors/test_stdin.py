@@ -10,6 +10,7 @@ import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,6 +136,10 @@ def door() -> Door:
     return door
 
 
+def ready() -> None:
+    """Nobody waits for it here."""
+
+
 def event(name: str) -> str:
     return f'{{"event":"{name}"}}\n'
 
@@ -143,14 +148,14 @@ async def test_each_line_is_an_event(pipe: Pipe, door: Door) -> None:
     pipe.say('{"event":"a","data":{"n": 1},"id":"i"}\n', "\n", ' {"event":"b"}\r\n')
     pipe.end()
     stdin = Stdin(pipe.read)
-    await stdin.run(door)
+    await stdin.run(door, ready)
     assert door.batches == [[Event("a", b'{"n": 1}', "i", "stdin"), Event("b", b"null", None, "stdin")]]
     assert stdin.counters == {"published": 2, "refused": 0}
 
 
 async def test_what_has_come_is_published_without_waiting_for_more(pipe: Pipe, door: Door) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Stdin(pipe.read).run, door)
+        nursery.start_soon(Stdin(pipe.read).run, door, ready)
         pipe.say(event("a"), event("b")[:5])
         await door.knocked.wait()
         await wait_all_tasks_blocked()
@@ -163,13 +168,13 @@ async def test_what_has_come_is_published_without_waiting_for_more(pipe: Pipe, d
 async def test_the_last_line_need_not_end_in_a_newline(pipe: Pipe, door: Door) -> None:
     pipe.say(event("a").rstrip())
     pipe.end()
-    await Stdin(pipe.read).run(door)
+    await Stdin(pipe.read).run(door, ready)
     assert door.names() == ["a"]
 
 
 async def test_an_empty_pipe_publishes_nothing(pipe: Pipe, door: Door) -> None:
     pipe.end()
-    await Stdin(pipe.read).run(door)
+    await Stdin(pipe.read).run(door, ready)
     assert door.batches == []
 
 
@@ -179,7 +184,7 @@ async def test_bad_lines_are_skipped_counted_and_told_by_their_number(
     pipe.say(event("a"), "nonsense\n", "\n", event("b c"), '{"event":"broker.x"}\n', event("d"), "{")
     pipe.end()
     stdin = Stdin(pipe.read)
-    await stdin.run(door)
+    await stdin.run(door, ready)
     assert door.names() == ["a", "d"]
     assert stdin.counters == {"published": 2, "refused": 4}
     assert [vars(record)["line"] for record in caplog.records] == [2, 4, 5, 7]
@@ -211,14 +216,14 @@ async def through(pipe: Pipe, door: Door, text: str) -> dict[str, int]:
     stdin = Stdin(pipe.read)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, write)
-        await stdin.run(door)
+        await stdin.run(door, ready)
     return dict(stdin.counters)
 
 
 async def test_a_pipe_is_not_read_while_there_is_no_room(pipe: Pipe) -> None:
     door = Door()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Stdin(pipe.read).run, door)
+        nursery.start_soon(Stdin(pipe.read).run, door, ready)
         pipe.say(event("a"))
         await door.knocked.wait()
         pipe.say(event("b"))
@@ -237,7 +242,7 @@ async def test_a_publisher_that_stops_ends_it(pipe: Pipe) -> None:
 
     pipe.say(event("a"))
     with pytest.raises(Stopping):
-        await Stdin(pipe.read).run(Closed())
+        await Stdin(pipe.read).run(Closed(), ready)
 
 
 async def test_it_can_be_cancelled_while_nothing_comes(pipe: Pipe, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +257,7 @@ async def test_it_can_be_cancelled_while_nothing_comes(pipe: Pipe, door: Door, m
 
     monkeypatch.setattr(os, "read", read)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Stdin(pipe.read).run, door)
+        nursery.start_soon(Stdin(pipe.read).run, door, ready)
         await trio.to_thread.run_sync(entered.wait)
         nursery.cancel_scope.cancel()
     pipe.end()  # lets the thread that was left behind go, before its descriptor is another's
@@ -263,6 +268,24 @@ async def test_it_says_what_it_counted_at_the_end(pipe: Pipe, door: Door, caplog
     pipe.say(event("a"), "x\n")
     pipe.end()
     with caplog.at_level(logging.INFO, "connectors.stdin"):
-        await Stdin(pipe.read).run(door)
+        await Stdin(pipe.read).run(door, ready)
     last: dict[str, Any] = vars(caplog.records[-1])
     assert (last["msg"], last["published"], last["refused"]) == ("stdin.ended", 1, 1)
+
+
+async def test_it_is_ready_at_once(pipe: Pipe, door: Door) -> None:
+    told: list[bool] = []
+    pipe.end()
+    await Stdin(pipe.read).run(door, lambda: told.append(True))
+    assert told == [True]
+
+
+async def test_what_can_not_be_read_is_at_its_end(door: Door, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        await Stdin(folder).run(door, ready)
+    finally:
+        os.close(folder)
+    assert door.batches == []
+    unreadable: dict[str, Any] = vars(caplog.records[0])
+    assert (unreadable["msg"], unreadable["reason"]) == ("stdin.unreadable", "Is a directory")

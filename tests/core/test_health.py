@@ -7,13 +7,15 @@ import json
 from broker.core.health import health_routes
 from broker.core.http import Request, Response
 
+SOURCES = {"amqp_main": "waiting", "stdin": "running"}
+
 
 async def no_body(limit: int) -> bytes:
     return b""
 
 
 async def answer(path: str, reason: str | None) -> Response:
-    [route] = [route for route in health_routes(lambda: reason) if route.path == path]
+    [route] = [route for route in health_routes(lambda: reason, lambda: SOURCES) if route.path == path]
     return await route.handler(Request(route.method, path, {}, [], b"1.1", no_body))
 
 
@@ -22,9 +24,9 @@ async def test_it_is_alive_even_when_it_is_not_ready() -> None:
     assert (response.status, json.loads(response.body)) == (200, {"status": "ok"})
 
 
-async def test_it_is_ready_when_nothing_speaks_against_it() -> None:
+async def test_it_is_ready_when_nothing_speaks_against_it_and_tells_how_its_sources_are() -> None:
     response = await answer("/readyz", None)
-    assert (response.status, json.loads(response.body)) == (200, {"status": "ready"})
+    assert (response.status, json.loads(response.body)) == (200, {"status": "ready", "connectors": SOURCES})
 
 
 async def test_it_says_why_it_is_not_ready() -> None:

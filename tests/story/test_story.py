@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -115,7 +115,8 @@ class Hand:
     async def publish(self, name: str, data: Any) -> None:
         await self._give.send(Event(name, json.dumps(data).encode(), source=self.name))
 
-    async def run(self, publisher: Publisher) -> None:
+    async def run(self, publisher: Publisher, ready: Callable[[], None]) -> None:
+        ready()
         async for event in self._take:
             await publisher.publish([event])
 
