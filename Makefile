@@ -9,7 +9,8 @@ BIN    := $(VENV)/bin
 run: $(VENV)/.ready  ## Start the broker with the shipped config.toml
 	@$(BIN)/broker run --config config.toml --welcome
 
-test: $(VENV)/.ready  ## Run every test, with coverage
+test: $(VENV)/.ready  ## Run every test, with coverage; installs RabbitMQ for it where it can
+	@sh tests/services.sh
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine --quiet

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
-from benchmarks import broadcast, idle_memory, matching
+from benchmarks import amqp, broadcast, idle_memory, matching
 from benchmarks.report import Report
 
 Benchmark = Callable[[bool], Report]
@@ -17,6 +17,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "matching": lambda full: matching.index(matching.FULL_SIZES if full else matching.SIZES),
     "audience": lambda _full: matching.audience(),
     "broadcast": lambda _full: broadcast.run(),
+    "amqp_consuming": lambda _full: amqp.on_a_private_node(amqp.consuming),
+    "amqp_publishing": lambda _full: amqp.on_a_private_node(amqp.publishing),
 }
 
 

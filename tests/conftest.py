@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("broker", deadline=None)  # a slow machine is no fault
 settings.load_profile("broker")
 
-LONGEST_TEST = 30.0  # seconds on the wall
+LONGEST_TEST = 30.0  # seconds on the wall, where the mark `longest` does not say otherwise
 LONGEST_JUMP = 1e9  # seconds on a mock clock, which jumps over them at once when nothing else is left to happen
 
 
@@ -31,13 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         test = getattr(item, "obj", None)
         given = getattr(test, "hypothesis", None)
+        mark = item.get_closest_marker("longest")
+        longest = LONGEST_TEST if mark is None else mark.args[0]
         if given is not None and iscoroutinefunction(given.inner_test):
-            given.inner_test = _ending_by_itself(given.inner_test)
+            given.inner_test = _ending_by_itself(given.inner_test, longest)
         elif iscoroutinefunction(test):
-            item.obj = _ending_by_itself(test)  # type: ignore[attr-defined]
+            item.obj = _ending_by_itself(test, longest)  # type: ignore[attr-defined]
 
 
-def _ending_by_itself(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _ending_by_itself(test: Callable[..., Awaitable[None]], longest: float) -> Callable[..., Awaitable[None]]:
     hung = False
 
     @wraps(test)
@@ -45,7 +47,7 @@ def _ending_by_itself(test: Callable[..., Awaitable[None]]) -> Callable[..., Awa
         nonlocal hung
         if not hung:  # if it was, hypothesis would like to see it hang again, a hundred times
             with trio.move_on_after(LONGEST_JUMP) as limit:
-                wall_clock = Timer(LONGEST_TEST, trio.lowlevel.current_trio_token().run_sync_soon, [limit.cancel])
+                wall_clock = Timer(longest, trio.lowlevel.current_trio_token().run_sync_soon, [limit.cancel])
                 wall_clock.start()
                 try:
                     await test(*args, **kwargs)

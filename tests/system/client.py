@@ -52,9 +52,9 @@ class Client:
             answer = await self.ask("unsubscribe", pattern)
             assert "error" not in answer, answer
 
-    async def frame(self) -> dict[str, Any]:
+    async def frame(self, patience: float = PATIENCE) -> dict[str, Any]:
         """The next frame of any kind."""
-        return self._kept.pop(0) if self._kept else await self._receive()
+        return self._kept.pop(0) if self._kept else await self._receive(patience)
 
     async def events(self) -> list[dict[str, Any]]:
         """All that came for what was published up to now: an event of our own, visible to everybody, marks the end."""
@@ -83,8 +83,8 @@ class Client:
         while True:
             await self._receive()
 
-    async def _receive(self) -> dict[str, Any]:
-        with trio.fail_after(PATIENCE):
+    async def _receive(self, patience: float = PATIENCE) -> dict[str, Any]:
+        with trio.fail_after(patience):
             message: dict[str, Any] = json.loads(await self.socket.get_message())
         return message
 

@@ -1,13 +1,15 @@
-"""The brokers that the tests share, and the one thing that is checked after every test: nobody has come to harm."""
+"""The servers that the tests share, and the one thing that is checked after every test: nobody has come to harm."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system.harness import OPEN_POLICY, SHIPPED_CONFIG, SHIPPED_POLICY, Broker, Brokers
+from tests.system.rabbitmq import RabbitMQ, why_not
 
 StartBroker = Callable[..., Broker]
 
@@ -43,3 +45,29 @@ def brokers(tmp_path: Path) -> Iterator[Brokers]:
 def nobody_comes_to_harm(shared_brokers: Brokers) -> Iterator[None]:
     yield
     shared_brokers.check()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_is_here() -> None:
+    """Skip the tests that need RabbitMQ where there is none; under CI, where there has to be one, fail them."""
+    reason = why_not()
+    if reason is not None and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(rabbitmq_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A running RabbitMQ for every test that leaves it as it is; queues and exchanges need `unique` names."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as rabbitmq:
+        yield rabbitmq
+
+
+@pytest.fixture
+def own_rabbitmq(rabbitmq_is_here: None, tmp_path: Path) -> Iterator[RabbitMQ]:
+    """A running RabbitMQ for one test, which may stop it, kill it and start it again."""
+    rabbitmq = RabbitMQ(tmp_path / "rabbitmq")
+    rabbitmq.start()
+    yield rabbitmq
+    rabbitmq.kill()  # nobody wants what it would write down

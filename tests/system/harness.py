@@ -197,6 +197,12 @@ class Brokers:
         self.running.append(broker)
         return broker
 
+    def kill(self, broker: Broker) -> None:
+        """End a broker as a power cut would."""
+        self.running.remove(broker)
+        broker.process.kill()
+        broker.process.wait()
+
     def check(self) -> None:
         """Whoever still should runs, and nobody has complained of a fault of its own."""
         for broker in self.running:
