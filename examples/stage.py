@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,22 @@ class RunningBroker:
         command = [sys.executable, "-m", "cli", "token", "--config", str(self.folder / "config.toml"), *options]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout.strip()
 
+    def wait_for_source(self, name: str) -> None:
+        """Wait until this source brings events in."""
+        end = time.monotonic() + PATIENCE
+        while self._sources().get(name) != "running":
+            if time.monotonic() > end:
+                raise TimeoutError(f"the source {name} brings nothing; the broker's log says why")
+            time.sleep(0.05)
+
     async def publish(self, events: Sequence[dict[str, Any]], token: str | None = None) -> list[str]:
         """POST the events to the webhook, all or none; returns their ids."""
         return await trio.to_thread.run_sync(self._post, json.dumps(events).encode(), token)
+
+    def _sources(self) -> dict[str, str]:
+        with urllib.request.urlopen(f"{self.url}/readyz", timeout=PATIENCE) as response:
+            sources: dict[str, str] = json.load(response)["connectors"]
+        return sources
 
     def _post(self, body: bytes, token: str | None) -> list[str]:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
@@ -48,12 +61,12 @@ class RunningBroker:
 
 
 @contextmanager
-def running_broker(folder: Path, *options: str) -> Iterator[RunningBroker]:
+def running_broker(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[RunningBroker]:
     """Run a broker with the configuration in `folder`, on a free port, for the length of the block.
 
     It runs in a copy of the folder, so that nothing is left behind.
 
-    options: more of them for `broker run`.
+    options: more of them for `broker run`. environ: what its configuration takes from the environment.
     """
     with tempfile.TemporaryDirectory(prefix="broker-example-") as name:
         copy = Path(name)
@@ -72,7 +85,7 @@ def running_broker(folder: Path, *options: str) -> Iterator[RunningBroker]:
         ]
         process = subprocess.Popen(
             [*command, *options],
-            env={**os.environ, "BROKER_SERVER__PORT": "0"},
+            env={**os.environ, "BROKER_SERVER__PORT": "0", **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )

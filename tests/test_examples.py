@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import examples.game_platform.__main__ as game_platform
+import examples.order_service.__main__ as order_service
+import examples.rabbitmq
 from broker.config import load_config
 from broker.core.policy_file import load_policy
 
@@ -21,6 +25,13 @@ EXAMPLES = sorted(file.parent.name for file in (ROOT / "examples").glob("*/__mai
 def run(example: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"examples.{example}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip, except where everything is promised to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def test_users_of_the_game_platform_see_different_things() -> None:
@@ -56,6 +67,32 @@ def test_users_of_the_first_edition_see_what_their_patterns_match() -> None:
     ]
 
 
+def test_customers_of_the_order_service_see_their_own_orders_and_staff_sees_all() -> None:
+    if not os.environ.get("AMQP_URL") and examples.rabbitmq.server_script() is None:
+        unavailable("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
+    ran = run("order_service")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    table = [line.split() for line in ran.stdout.splitlines() if line.startswith("  orders.")]
+    assert len(table) == 18
+    assert table[:2] == [
+        ["orders.1.created", "ada", "yes", "-", "yes"],
+        ["orders.2.created", "bob", "-", "yes", "yes"],
+    ]
+    assert ran.stdout.count("  10 published, 0 refused\n") == 3
+    assert '"event": "broker.stopped"' in ran.stderr
+
+
+def test_without_rabbitmq_the_order_service_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    monkeypatch.setattr(examples.rabbitmq, "server_script", lambda: None)
+    assert order_service.main() == 1
+    told = capsys.readouterr().err
+    assert "set AMQP_URL" in told
+    assert "apt-get install rabbitmq-server" in told
+
+
 @pytest.mark.parametrize("example", ["game_platform", "first_edition"])
 def test_an_example_stops_the_broker_that_it_started(example: str) -> None:
     assert '"event": "broker.stopped"' in run(example).stderr
@@ -87,8 +124,9 @@ def test_the_files_of_an_example_are_in_order(example: str) -> None:
     assert "new WebSocket(" in (ROOT / "examples" / example / "index.html").read_text()
 
 
-def test_the_table_in_the_game_platforms_policy_names_every_rule() -> None:
-    config = load_config(ROOT / "examples" / "game_platform" / "config.toml", {})
+@pytest.mark.parametrize("example", ["game_platform", "order_service"])
+def test_the_table_in_a_policy_names_every_rule(example: str) -> None:
+    config = load_config(ROOT / "examples" / example / "config.toml", {})
     policy = load_policy(config.visibility.policy)
     text = config.visibility.policy.read_text()
     assert all(f"#   {rule.shape.text} " in text for rule in policy.rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -304,16 +305,27 @@ def test_an_id_needs_an_event(fake: FakeBroker) -> None:
     assert publish(fake, "--id", "x", stdin=lines("a")).status == 2
 
 
-def test_at_a_terminal_an_event_is_needed() -> None:
-    class Terminal:
-        def isatty(self) -> bool:
-            return True
+class Terminal:
+    def isatty(self) -> bool:
+        return True
 
+
+@pytest.mark.parametrize("stdin", [Terminal(), None])
+def test_at_a_terminal_and_without_standard_input_an_event_is_needed(stdin: object) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdin", Terminal())
+        patch.setattr(sys, "stdin", stdin)
         with pytest.raises(SystemExit) as ended:
             app(["publish", "--url", "http://b"])
     assert ended.value.code == 2
+
+
+def test_standard_input_that_can_not_be_read_is_told(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(descriptor: int, most: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", read)
+    result = publish(fake)
+    assert (result.status, result.err) == (1, "can't read standard input: Input/output error\n")
 
 
 def test_ctrl_c_is_no_traceback(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:

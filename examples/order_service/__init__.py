@@ -1,0 +1,1 @@
+"""Orders that a service publishes to RabbitMQ, live in their customers' browsers."""
