@@ -192,6 +192,16 @@ async def test_a_question_that_is_given_up_closes_its_channel_alone(server: Serv
         assert said_on(server, 1)[-1] == "Channel.Open"
 
 
+async def test_the_first_reason_for_an_end_counts(server: Server) -> None:
+    del server.answers[Exchange.Declare]
+    del server.answers[Methods.Close]
+    async with connected() as connection:
+        channel = await connection.open_channel()
+        await give_up(partial(channel.declare_exchange, "e", "topic"))
+    with pytest.raises(ChannelAbandoned):
+        channel.ack(1)
+
+
 async def test_a_number_is_free_only_when_both_sides_know_that_the_channel_is_closed(server: Server) -> None:
     del server.answers[Exchange.Declare]
     del server.answers[Methods.Close]

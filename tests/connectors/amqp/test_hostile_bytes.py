@@ -138,7 +138,7 @@ def test_a_frame_without_its_end_mark_is_refused() -> None:
 def test_a_frame_that_is_too_large_is_refused_before_it_has_come() -> None:
     head = b"\x03\x00\x01" + (MAX_FRAME_BYTES + 1).to_bytes(4, "big")
     assert "does not speak AMQP" in refusal(head)
-    assert "does not speak AMQP" in refusal(head + b"x" * (MAX_FRAME_BYTES + 2))
+    assert "does not speak AMQP" in refusal(raw_frame(3, 1, b"x" * (MAX_FRAME_BYTES + 1)))
 
 
 def test_a_frame_of_the_largest_size_is_taken() -> None:

@@ -165,7 +165,7 @@ async def test_a_message_that_no_queue_wants_is_unroutable(server: Server) -> No
 async def test_of_messages_without_an_id_the_first_is_returned_first(server: Server, message_id: str | None) -> None:
     async with publishing() as channel:
         publications = [await publish(channel, message_id=message_id) for _ in range(3)]
-        server.say(1, *message(RETURN, b"{}"), Basic.Ack(1), *message(RETURN, b"{}"), Basic.Ack(3, multiple=True))
+        server.say(1, *message(RETURN, b"{}"), *message(RETURN, b"{}"), Basic.Ack(3, multiple=True))
         await wait_all_tasks_blocked()
         assert [await fate(each) for each in publications] == [Unroutable, Unroutable, None]
 

@@ -202,6 +202,7 @@ async def test_an_exchange_that_may_not_be_looked_at_is_told(server: Server) -> 
         "exchange 'events': RabbitMQ said 'ACCESS_REFUSED - access refused' (403); "
         "give the user the right to configure it, or make it yourself"
     )
+    assert [declare.passive for declare in server.heard_of(Exchange.Declare)] == [True]
 
 
 async def test_an_exchange_that_may_not_be_made_is_told(server: Server) -> None:
