@@ -9,6 +9,8 @@ import trio
 from broker.core.errors import BrokerError, Overloaded, Stopping
 from broker.core.event import Event, check_batch
 
+LAST_WORD = 1.0  # seconds
+
 
 class EndOfIngest(Exception):
     """There will be no more batches."""
@@ -36,8 +38,18 @@ class Batch:
         self._done.set()
 
     async def wait_taken(self) -> list[str]:
-        """Wait for the log's answer: the ids, or the error that it failed with."""
-        await self._done.wait()
+        """Wait for the log's answer: the ids, or the error that it failed with.
+
+        Who is cancelled meanwhile still hears an answer that is on its way, for LAST_WORD seconds at the most, and is
+        cancelled at its next step: a source that did not know would hand in again what has been delivered already.
+        """
+        try:
+            await self._done.wait()
+        except trio.Cancelled:
+            with trio.move_on_after(LAST_WORD, shield=True):
+                await self._done.wait()
+            if not self._done.is_set():
+                raise
         if self._error is not None:
             raise self._error
         return self._ids

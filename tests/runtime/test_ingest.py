@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker.core.errors import BadEvent, LogUnavailable, Overloaded, Stopping
 from broker.core.event import Event
-from broker.runtime.ingest import Batch, EndOfIngest, Ingest
+from broker.runtime.ingest import LAST_WORD, Batch, EndOfIngest, Ingest
 
 
 def event(name: str) -> Event:
@@ -230,3 +230,38 @@ async def test_closing_twice_is_closing_once() -> None:
     ingest.close()
     with pytest.raises(EndOfIngest):
         await ingest.take(1)
+
+
+# At the end.
+
+
+async def test_who_is_cancelled_hears_an_answer_that_is_on_its_way(autojump_clock: MockClock) -> None:
+    ingest = Ingest(1)
+    heard: list[list[str]] = []
+    gone_on: list[bool] = []
+
+    async def source(scope: trio.CancelScope) -> None:
+        with scope:
+            heard.append(await ingest.publish([Event("a", b"1")]))
+            await trio.lowlevel.checkpoint()
+            gone_on.append(True)
+
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+        nursery.start_soon(source, scope)
+        [batch] = await ingest.take(1)
+        scope.cancel()
+        await trio.sleep(LAST_WORD / 2)
+        batch.taken(["id"])
+    assert heard == [["id"]]
+    assert gone_on == []
+
+
+async def test_who_is_cancelled_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
+    ingest = Ingest(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ingest.publish, [Event("a", b"1")])
+        await ingest.take(1)
+        before = trio.current_time()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - before == LAST_WORD
