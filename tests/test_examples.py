@@ -68,7 +68,7 @@ def test_users_of_the_first_edition_see_what_their_patterns_match() -> None:
 
 
 def test_customers_of_the_order_service_see_their_own_orders_and_staff_sees_all() -> None:
-    if not os.environ.get("AMQP_URL") and examples.rabbitmq.server_script() is None:
+    if not os.environ.get("AMQP_URL") and examples.rabbitmq.script("rabbitmq-server") is None:
         unavailable("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
     ran = run("order_service")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -86,7 +86,7 @@ def test_without_rabbitmq_the_order_service_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("AMQP_URL", raising=False)
-    monkeypatch.setattr(examples.rabbitmq, "server_script", lambda: None)
+    monkeypatch.setattr(examples.rabbitmq, "script", lambda _name: None)
     assert order_service.main() == 1
     told = capsys.readouterr().err
     assert "set AMQP_URL" in told

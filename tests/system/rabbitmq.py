@@ -13,7 +13,6 @@ Nothing here needs pytest; benchmarks and examples use it as well.
 from __future__ import annotations
 
 import json
-import os
 import random
 import secrets
 import shutil
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlencode
 
+from examples.rabbitmq import environment, script, speaks_amqp
 from tests.system.certificates import Certificates
 
 PATIENCE = 60.0  # seconds for a start or a stop; only a fault makes anybody wait that long
@@ -75,9 +75,6 @@ disk_free_limit.absolute = 50MB
 # Below what Linux gives to outgoing connections: while a node is down, nobody gets its port by chance.
 _PORTS = range(10_000, 32_768)
 
-# Packages put a script that changes the user on the PATH; this is where they keep the one behind it.
-_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
-
 # What has PR_SET_PDEATHSIG ends with the *thread* that started it, so this one stays for as long as the process does.
 _launcher = ThreadPoolExecutor(1, thread_name_prefix="rabbitmq")
 
@@ -88,7 +85,7 @@ class NodeFailed(Exception):
 
 def why_not() -> str | None:
     """Say why there can be no RabbitMQ on this machine; None if there can."""
-    if _script("rabbitmq-server") is None or _script("rabbitmqctl") is None:
+    if script("rabbitmq-server") is None or script("rabbitmqctl") is None:
         return "RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)"
     if shutil.which("setpriv") is None:
         return "there is no setpriv (of util-linux), and without it a RabbitMQ might outlive the tests"
@@ -197,7 +194,7 @@ class RabbitMQ:
         done = subprocess.run(
             [_needed("rabbitmqctl"), "--quiet", *arguments],
             cwd=self.folder,
-            env=self._environment(),
+            env=environment(self.folder, self.name, self._control_port),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -229,37 +226,12 @@ class RabbitMQ:
         (self.folder / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
         (self.folder / "environment").touch()
 
-    def _environment(self) -> dict[str, str]:
-        """All that a node may know of this machine, and where it finds what it would look for in /etc and /var."""
-        folder = str(self.folder)
-        return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LANG": "C.UTF-8",
-            "HOME": folder,
-            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, instead of waiting for it
-            "RABBITMQ_NODENAME": self.name,
-            "RABBITMQ_CONF_ENV_FILE": f"{folder}/environment",
-            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
-            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/advanced.config",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
-            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
-            "RABBITMQ_LOG_BASE": f"{folder}/log",
-            "RABBITMQ_GENERATED_CONFIG_DIR": f"{folder}/generated",
-            "RABBITMQ_SCHEMA_DIR": f"{folder}/schema",
-            "RABBITMQ_SCHEDULER_BUSY_WAIT_THRESHOLD": "short",  # halves the start, compared with its "none"
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-sname {self.name} -kernel inet_dist_use_interface {{127,0,0,1}}",
-            "RABBITMQ_CTL_ERL_ARGS": "-dist_listen false",
-            # For every Erlang, also the one that a node runs each minute to bring epmd back to life.
-            "ERL_AFLAGS": f"-start_epmd false -erl_epmd_port {self._control_port}",
-            "ERL_CRASH_DUMP_SECONDS": "0",
-        }
-
     def _launch(self) -> subprocess.Popen[bytes]:
         with (self.folder / "output").open("ab") as output:
             return subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", _needed("rabbitmq-server")],
                 cwd=self.folder,
-                env=self._environment(),
+                env=environment(self.folder, self.name, self._control_port),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -286,18 +258,6 @@ class RabbitMQ:
         return "\n".join(self.log().splitlines()[-100:])
 
 
-def speaks_amqp(port: int) -> bool:
-    """Whether the server at this port of loopback answers a client's first bytes with connection.start.
-
-    Raises OSError if there is none.
-    """
-    with socket.create_connection((HOST, port), timeout=5) as connection:
-        connection.sendall(b"AMQP\x00\x00\x09\x01")
-        start = connection.recv(11, socket.MSG_WAITALL)
-    # a method frame on channel 0, its size, then class 10, method 10
-    return start[:3] == b"\x01\x00\x00" and start[7:] == b"\x00\x0a\x00\x0a"
-
-
 def _listens(port: int) -> bool:
     with socket.create_connection((HOST, port), timeout=5):
         return True
@@ -314,12 +274,8 @@ def _free_ports() -> Iterator[int]:
 _quoted = partial(quote, safe="")
 
 
-def _script(name: str) -> str | None:
-    return shutil.which(name, path=_SCRIPTS) or shutil.which(name)
-
-
 def _needed(name: str) -> str:
-    script = _script(name)
-    if script is None:
+    found = script(name)
+    if found is None:
         raise NodeFailed(why_not())
-    return script
+    return found

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from examples.rabbitmq import speaks_amqp
 from tests.system.harness import REPOSITORY, eventually
-from tests.system.rabbitmq import HOST, NodeFailed, RabbitMQ, speaks_amqp
+from tests.system.rabbitmq import HOST, NodeFailed, RabbitMQ
 
 # Starts a node, says so, and never ends by itself.
 OWNER = """
