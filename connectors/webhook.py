@@ -161,8 +161,11 @@ async def _room(limiter: trio.CapacityLimiter) -> AsyncIterator[None]:
 
     Raises trio.TooSlowError where there is none in time.
     """
-    with trio.fail_after(PATIENCE):
-        await limiter.acquire()
+    try:
+        limiter.acquire_nowait()
+    except trio.WouldBlock:
+        with trio.fail_after(PATIENCE):
+            await limiter.acquire()
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ shared. What comes from a client is parsed by the library; the scanner only coun
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from broker.core.errors import Close
@@ -64,9 +65,36 @@ class Delivery:
         """`{"event": NAME, "data": PAYLOAD}` as a text frame, the payload's bytes as they came."""
         if self._frame is None:
             event = self.record.event
-            name = json.dumps(event.name, ensure_ascii=False).encode()
-            self._frame = text_frame(b'{"event":%b,"data":%b}' % (name, event.data))
+            self._frame = text_frame(b'{"event":"%b","data":%b}' % (_json_text(event.name), event.data))
         return self._frame
+
+
+def _json_text(name: str) -> bytes:
+    """An event's name as it stands between the quotes of JSON; it has no control characters (`core/event.py`)."""
+    if '"' in name or "\\" in name:
+        name = name.replace("\\", "\\\\").replace('"', '\\"')
+    return name.encode()
+
+
+class Bundle:
+    """Deliveries that go to the same connections, in order, their frames joined once for all of them."""
+
+    __slots__ = ("count", "data", "deliveries", "size")
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self.deliveries = deliveries
+        self.count = len(deliveries)
+        self.data = deliveries[0].frame if self.count == 1 else b"".join([each.frame for each in deliveries])
+        self.size = len(self.data)
+
+    def cut(self, sent: int) -> tuple[int, bytes]:
+        """Where `sent` bytes are gone: how many frames have at least begun, and what is missing of the last of them."""
+        end = 0
+        for begun, delivery in enumerate(self.deliveries, start=1):
+            end += len(delivery.frame)
+            if end >= sent:
+                return begun, self.data[sent:end]
+        raise ValueError(f"{sent} bytes are more than there were")
 
 
 class FrameScanner:

@@ -86,11 +86,16 @@ class PatternIndex(Generic[T]):
             following: list[_Node[T]] = []
             for node in nodes:
                 edges = node.edges
-                if edges:
-                    for key in (segment, ONE, MANY):
-                        child = edges.get(key)
-                        if child is not None:
-                            following.append(child)
+                if edges:  # three times the same, since this is the hottest loop of a busy broker
+                    child = edges.get(segment)
+                    if child is not None:
+                        following.append(child)
+                    child = edges.get(ONE)
+                    if child is not None:
+                        following.append(child)
+                    child = edges.get(MANY)
+                    if child is not None:
+                        following.append(child)
                 if node.loops:
                     following.append(node)
             nodes = following if len(following) < 2 else list(dict.fromkeys(following))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from broker.core.errors import BadPattern
 from broker.core.index import PatternIndex
 from broker.core.patterns import parse_pattern
+
+_REMEMBERED = 256  # claims; a publisher brings the same one with each request
 
 
 class Permission:
@@ -33,9 +36,14 @@ def permission_of(claims: Mapping[str, Any]) -> Permission | None:
     """
     claim = claims.get("publish")
     listed = [claim] if isinstance(claim, str) else claim
-    if not isinstance(listed, list) or not listed:
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
         return None
+    return _permission(tuple(listed))
+
+
+@lru_cache(_REMEMBERED)
+def _permission(patterns: tuple[str, ...]) -> Permission | None:
     try:
-        return Permission([parse_pattern(item) for item in listed])
+        return Permission([parse_pattern(item) for item in patterns]) if patterns else None
     except BadPattern:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from broker.core.audience import NOBODY, AllOf, Audience
 from broker.core.conditions import Claimed, Condition, Fixed, Related, Scope
@@ -18,6 +19,7 @@ from broker.core.shapes import Shape, rank
 
 __all__ = ["Happening", "Policy", "Rule"]
 
+_REMEMBERED_NAMES = 4096
 _NOTHING: tuple[Change, ...] = ()
 
 
@@ -39,7 +41,18 @@ class Policy:
     claims: the claims that it names, by which it pays to index those who are connected.
     """
 
-    __slots__ = ("_chosen", "_ranked", "_stepping", "_steps", "claims", "default", "relations", "rules")
+    __slots__ = (
+        "_chosen",
+        "_ranked",
+        "_rule_of",
+        "_stepping",
+        "_steps",
+        "_steps_of",
+        "claims",
+        "default",
+        "relations",
+        "rules",
+    )
 
     def __init__(
         self,
@@ -53,11 +66,13 @@ class Policy:
         self.claims = frozenset(_claims([*(rule.visible_to for rule in self.rules), self.default]))
         self._ranked, self._chosen = _rank_rules(self.rules)
         self._steps, self._stepping = _index_steps(self.relations.values())
+        # Names come again, and what is found for them stays the same for as long as the policy does.
+        self._rule_of = lru_cache(_REMEMBERED_NAMES)(self._find_rule)
+        self._steps_of = lru_cache(_REMEMBERED_NAMES)(self._find_steps)
 
     def rule_for(self, name: str) -> Rule | None:
         """The rule for events of this name; None: the default counts."""
-        matching = self._chosen.match(name)
-        return self._ranked[min(min(ranks) for ranks in matching)] if matching else None
+        return self._rule_of(name)
 
     def condition_for(self, name: str) -> Condition:
         """What stands in `visible_to` for events of this name."""
@@ -89,11 +104,18 @@ class Policy:
 
     def changes(self, happening: Happening) -> Sequence[Change]:
         """What the event does to relations: to be handed to `Facts.add` and, after delivery, to `Facts.remove`."""
-        matching = self._stepping.match(happening.name)
-        if not matching:
+        steps = self._steps_of(happening.name)
+        if not steps:
             return _NOTHING
-        steps = sorted({step for steps in matching for step in steps})
-        return sorted((self._steps[step].change(happening) for step in steps), key=lambda change: change.action)
+        return sorted((step.change(happening) for step in steps), key=lambda change: change.action)
+
+    def _find_rule(self, name: str) -> Rule | None:
+        matching = self._chosen.match(name)
+        return self._ranked[min(min(ranks) for ranks in matching)] if matching else None
+
+    def _find_steps(self, name: str) -> tuple[Step, ...]:
+        places = {place for places in self._stepping.match(name) for place in places}
+        return tuple(self._steps[place] for place in sorted(places))
 
 
 def conditions_in(condition: Condition) -> Iterator[Condition]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -20,6 +21,7 @@ BODY_TIMEOUT = 30.0
 WRITE_TIMEOUT = 30.0
 _MAX_QUERY_FIELDS = 100
 _RECEIVE_BYTES = 65_536
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
 
 class BadRequest(BrokerError):
@@ -51,10 +53,9 @@ class HttpConnection:
             return None
         self._first = False
         self._method = b""
-        with trio.move_on_after(HEAD_TIMEOUT), _translated():
-            event = await self._next_event()
+        with _translated("head", HEAD_TIMEOUT):
+            event = await self._next_event(trio.current_time() + HEAD_TIMEOUT)
             return self._request(event) if isinstance(event, h11.Request) else None
-        raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, f"the head took longer than {HEAD_TIMEOUT:g} seconds")
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body of the present request.
@@ -66,10 +67,11 @@ class HttpConnection:
             raise BodyTooLarge(limit)
         parts: list[bytes] = []
         length = 0
-        with trio.move_on_after(BODY_TIMEOUT), _translated():
+        deadline = trio.current_time() + BODY_TIMEOUT
+        with _translated("body", BODY_TIMEOUT):
             if self._h11.they_are_waiting_for_100_continue:
                 await self._write(h11.InformationalResponse(status_code=100, headers=[]))
-            while isinstance(event := await self._next_event(), h11.Data):
+            while isinstance(event := await self._next_event(deadline), h11.Data):
                 parts.append(bytes(event.data))
                 length += len(event.data)
                 if length > limit:
@@ -77,7 +79,6 @@ class HttpConnection:
             if isinstance(event, h11.EndOfMessage):
                 return b"".join(parts)
             raise BadRequest(HTTPStatus.BAD_REQUEST, "the body ended before its end")
-        raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, f"the body took longer than {BODY_TIMEOUT:g} seconds")
 
     async def respond(self, response: Response) -> bool:
         """Answer the present request; True if another may follow on this connection."""
@@ -108,12 +109,10 @@ class HttpConnection:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding together are ambiguous")
         self._announced = next((int(value) for name, value in headers if name == b"content-length"), 0)
         try:
-            target = urlsplit(head.target.decode("ascii"))
-            query = parse_qs(target.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
+            path, query = _target(head.target.decode("ascii"))
         except ValueError:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "the request's target is no URL that we can read") from None
-        method = head.method.decode("ascii")
-        return Request(method, target.path, query, headers, head.http_version, self.read_body)
+        return Request(head.method.decode("ascii"), path, query, headers, head.http_version, self.read_body)
 
     def _more_is_coming(self) -> bool:
         """Whether the client is still sending what we will not read: then nothing can follow on this connection."""
@@ -139,9 +138,14 @@ class HttpConnection:
         self._h11.receive_data(bytes(data))
         return bool(data)
 
-    async def _next_event(self) -> object:
+    async def _next_event(self, deadline: float) -> object:
+        """What comes next; most often it has come already, and nobody waits.
+
+        Raises trio.TooSlowError.
+        """
         while (event := self._h11.next_event()) is h11.NEED_DATA:
-            await self._feed()
+            with trio.fail_at(deadline):
+                await self._feed()
         return event
 
     async def _write(self, *events: h11.Event) -> None:
@@ -153,11 +157,21 @@ class HttpConnection:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(what: str, seconds: float) -> Iterator[None]:
     try:
         yield
+    except trio.TooSlowError:
+        raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, f"the {what} took longer than {seconds:g} seconds") from None
     except h11.RemoteProtocolError as error:
         raise BadRequest(error.error_status_hint, f"this is no HTTP that we speak: {error}") from None
+
+
+def _target(text: str) -> tuple[str, dict[str, list[str]]]:
+    """Path and query; publishers send nothing but a path, with each request."""
+    if _PLAIN_PATH.fullmatch(text) is not None:
+        return text, {}
+    target = urlsplit(text)
+    return target.path, parse_qs(target.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
 
 
 def _size(head: h11.Request) -> int:

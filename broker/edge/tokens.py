@@ -15,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import jwt
@@ -39,6 +40,7 @@ __all__ = [
 
 MAX_TOKEN_BYTES = 8192
 MAX_USER_BYTES = 255
+_REMEMBERED = 1024  # tokens whose signature is known to be good: at most this many times MAX_TOKEN_BYTES
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _log = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ class TokenAuthenticator:
         self._keys = tuple(keys)
         self._clock = clock
         self._signatures = jwt.PyJWS(algorithms=list(auth.algorithms))
+        # A publisher brings the same token with each request, and its signature does not change; the time does.
+        self._claims_of = lru_cache(_REMEMBERED)(self._read)
         self._audiences = frozenset([auth.audience] if isinstance(auth.audience, str) else auth.audience or ())
 
     def identify(self, token: str | None) -> Identity:
@@ -89,10 +93,15 @@ class TokenAuthenticator:
         """Who publishes with this token: as `identify`, but a user is not required."""
         if not token:
             raise MissingToken("a token is needed")
-        claims = _json_object(self._verified(token))
-        self._check_parties(claims)
+        claims = self._claims_of(token)
         user = _user(claims.get(self._auth.user_claim))
         return Identity(user, claims, self._check_times(claims))
+
+    def _read(self, token: str) -> dict[str, Any]:
+        """The claims of a token, as far as they do not depend on the time."""
+        claims = _json_object(self._verified(token))
+        self._check_parties(claims)
+        return claims
 
     def _verified(self, token: str) -> bytes:
         """The payload, if a key of ours made the signature."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -195,7 +196,15 @@ async def _shake_hands(nursery: trio.Nursery, wire: Wire, handshake: Handshake) 
 
 
 async def _write(party: Party, stream: trio.abc.Stream) -> None:
-    await party.outbox.run(stream.send_all)
+    if isinstance(stream, trio.SocketStream):
+        # The same socket by a second name, since Trio's own sends may wait. Nobody else writes while the outbox lives.
+        plain = socket.socket(stream.socket.family, stream.socket.type, stream.socket.proto, stream.socket.fileno())
+        try:
+            await party.outbox.run(stream.send_all, plain.send)
+        finally:
+            plain.detach()  # it is the stream's to close
+    else:  # TLS: its records are not ours to cut
+        await party.outbox.run(stream.send_all)
     # Of no effect where the end was agreed on; where the writer failed or got stuck, nobody else would notice.
     party.close(Close.TOO_SLOW, "too slow: a write did not end in time")
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
-from broker.core.audience import Audience
 from broker.core.errors import BrokerError, LogUnavailable
 from broker.core.event import Record
-from broker.core.frames import Delivery
+from broker.core.frames import Bundle, Delivery
 from broker.core.policy import Happening, Policy
 from broker.core.ports import Log
 from broker.core.relations import Facts
@@ -24,11 +23,12 @@ from broker.runtime.connection import Connection
 from broker.runtime.ingest import Batch, EndOfIngest, Ingest
 from broker.runtime.outbox import Fate
 from broker.runtime.registry import Registry
+from broker.runtime.routing import Routing
 
 logger = logging.getLogger(__name__)
 
 _BATCHES_AT_ONCE = 256
-_OFFERS_PER_TURN = 2000  # a few milliseconds of offers between two chances for everybody else
+_OFFERS_PER_TURN = 250  # a few milliseconds between two chances for everybody else
 _COUNTERS = (
     "events",
     "repeated",
@@ -59,15 +59,14 @@ class Dispatcher:
                 batches = await ingest.take(_BATCHES_AT_ONCE)
             except EndOfIngest:
                 return
+            turn = Routing(self._registry)
             for record in await self._append(batches):
-                try:
-                    self._deliver(record)
-                except Exception:  # a fault of ours costs this one event, seen by nobody, and not all that follow
-                    logger.exception("event.failed", extra={"event_name": record.event.name})
-                    self.counters["failed"] += 1
-                if self._offered >= _OFFERS_PER_TURN:
-                    self._offered = 0
+                if turn.full:
+                    await self._give_out(turn)
                     await trio.lowlevel.checkpoint()
+                    turn = Routing(self._registry)
+                self._route(record, turn)
+            await self._give_out(turn)
 
     def adopt(self, policy: Policy) -> None:
         """Let `policy` rule from the next event on. Facts stay, except those of relations that are gone."""
@@ -104,7 +103,14 @@ class Dispatcher:
         self.counters["repeated"] += len(taken) - len(records)
         return records
 
-    def _deliver(self, record: Record) -> None:
+    def _route(self, record: Record, turn: Routing) -> None:
+        try:
+            self._route_by_policy(record, turn)
+        except Exception:  # a fault of ours costs this one event, seen by nobody, and not all that follow
+            logger.exception("event.failed", extra={"event_name": record.event.name})
+            self.counters["failed"] += 1
+
+    def _route_by_policy(self, record: Record, turn: Routing) -> None:
         happening = Happening(record.event)
         changes = self._policy.changes(happening)
         self._facts.add(changes, record.offset)
@@ -114,9 +120,7 @@ class Dispatcher:
             faults += [change.fault for change in changes if change.fault is not None]
             if faults:
                 self._note(faults, record)
-            delivery = Delivery(record)
-            for connection in recipients(self._registry, record.event.name, audience):
-                self._offer(connection, delivery)
+            turn.add(Delivery(record), audience)
         finally:  # whom the event takes out is out, also if something of ours failed on the way
             self._facts.remove(changes)
 
@@ -128,36 +132,33 @@ class Dispatcher:
         if telling:
             logger.warning("visibility.fault", extra={"event_name": record.event.name, "faults": telling})
 
-    def _offer(self, connection: Connection, delivery: Delivery) -> None:
-        fate = connection.offer(delivery)
-        self._offered += 1
-        if fate is Fate.QUEUED:
-            self.counters["deliveries"] += 1
-        else:
-            self.counters[f"deliveries_{fate.value}"] += 1
+    async def _give_out(self, turn: Routing) -> None:
+        try:
+            for bundle, members in turn.groups():
+                await self._offer(bundle, members)
+        except Exception:  # and here the rest of a turn
+            logger.exception("turn.failed")
+            self.counters["failed"] += 1
 
+    async def _offer(self, bundle: Bundle, members: Sequence[Connection]) -> None:
+        straight = 0
+        for connection in members:
+            gone = connection.outbox.send_now(bundle)
+            straight += gone
+            self._offered += 1
+            if gone < bundle.count:
+                self._queue(connection, bundle.deliveries[gone:])
+            if self._offered >= _OFFERS_PER_TURN:
+                self.counters["deliveries"] += straight
+                self._offered = straight = 0
+                await trio.lowlevel.checkpoint()
+        self.counters["deliveries"] += straight
 
-def recipients(registry: Registry[Connection], name: str, audience: Audience) -> Iterable[Connection]:
-    """Each connection that is subscribed to events of this name and may see this one, once.
-
-    Of those who match and those who may see, the smaller set is walked; the other one is only asked.
-    """
-    matching = registry.matching(name)
-    if not matching:
-        return ()
-    reach = audience.reach(registry.directory)
-    if reach is not None and _size(reach) < _size(matching):
-        return [
-            connection
-            for connection in _once(reach)
-            if any(connection in subscribed for subscribed in matching) and audience.admits(connection)
-        ]
-    return [connection for connection in _once(matching) if audience.admits(connection)]
-
-
-def _size(collections: Iterable[Collection[Connection]]) -> int:
-    return sum(map(len, collections))
-
-
-def _once(collections: Sequence[Collection[Connection]]) -> Iterable[Connection]:
-    return collections[0] if len(collections) == 1 else set().union(*collections)
+    def _queue(self, connection: Connection, deliveries: Sequence[Delivery]) -> None:
+        self._offered += len(deliveries)
+        for delivery in deliveries:
+            fate = connection.offer(delivery)
+            if fate is Fate.QUEUED:
+                self.counters["deliveries"] += 1
+            else:
+                self.counters[f"deliveries_{fate.value}"] += 1

@@ -2,30 +2,31 @@
 
 Everything that goes to a client goes through its outbox, in whole frames: events and answers through the queue,
 pings and pongs past it, and one close frame at the very end. Offering never waits; fullness is an answer.
+
+Where nothing waits and the writer is idle, events go straight to the socket, as many bytes as it takes without
+waiting: no task is woken for them. A frame that the socket took only a part of is `_rest`, and goes before all else.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 import trio
 
+from broker.core.frames import Bundle
+from broker.runtime.waiting import BELL, Answer, Fifo, Latest
+
 MAX_CONTROL_FRAMES = 16
 WRITE_TIMEOUT = 30.0  # seconds that one write may take; a queue bound alone does not help when the writer is stuck
 
 Write = Callable[[bytes], Awaitable[None]]
+WriteNow = Callable[[bytes], int]
 
-_BELL = b""  # wakes the writer and adds nothing to what it writes
 
-
-class _Answer(bytes):
-    """A frame that is the answer to a command: it is never dropped."""
-
-    __slots__ = ()
+def _not_now(_data: bytes) -> int:
+    raise BlockingIOError
 
 
 class Overflow(Enum):
@@ -76,17 +77,46 @@ class Outbox:
     nothing may be written to that socket any more.
     """
 
-    __slots__ = ("_close", "_control", "_dropped", "_limits", "_queue", "_waiting_bytes", "broken", "finished")
+    __slots__ = (
+        "_close",
+        "_control",
+        "_dropped",
+        "_idle",
+        "_limits",
+        "_queue",
+        "_rest",
+        "_waiting_bytes",
+        "_write_now",
+        "broken",
+        "finished",
+    )
 
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
-        self._queue = _Latest(limits.frames) if limits.overflow is Overflow.LATEST else _Fifo(limits.frames)
-        self._control: deque[bytes] = deque(maxlen=MAX_CONTROL_FRAMES)
+        self._queue = Latest(limits.frames) if limits.overflow is Overflow.LATEST else Fifo(limits.frames)
+        self._control: list[bytes] = []
         self._waiting_bytes = 0
         self._dropped = 0
         self._close: bytes | None = None
+        self._rest = b""
+        self._idle = False  # nothing waits, nothing is being written, and it may be written without waiting
+        self._write_now: WriteNow = _not_now
         self.finished = trio.Event()
         self.broken = False
+
+    def send_now(self, bundle: Bundle) -> int:
+        """Write events to the socket if nothing is before them; returns how many of them need no offer any more."""
+        if not self._idle:
+            return 0
+        try:
+            sent = self._write_now(bundle.data)
+        except OSError:  # full; or broken, which shows when the writer tries
+            return 0
+        if sent == bundle.size:
+            return bundle.count
+        begun, self._rest = bundle.cut(sent)
+        self._wake()
+        return begun
 
     def offer(self, frame: bytes, name: str) -> Fate:
         """Queue the frame of an event called `name`, or do what is to be done when there is no room."""
@@ -109,7 +139,9 @@ class Outbox:
         """Queue the answer to a command. It is never dropped: where events may be, they make room for it."""
         if self._close is not None:
             return Fate.CLOSED
-        answer = _Answer(frame)
+        if self._straight(frame):
+            return Fate.QUEUED
+        answer = Answer(frame)
         if self._put(answer, ""):
             return Fate.QUEUED
         if self._limits.overflow in _DROPPING and self._make_room(answer, ""):
@@ -118,9 +150,9 @@ class Outbox:
 
     def control(self, frame: bytes) -> None:
         """Send a ping or a pong before what waits. Of a flood only the latest are kept (RFC 6455 section 5.5.3)."""
-        if self._close is None:
-            self._control.append(frame)
-            self._queue.ring()
+        if self._close is None and not self._straight(frame):
+            self._control = [*self._control, frame][-MAX_CONTROL_FRAMES:]
+            self._wake()
 
     def finish(self, close_frame: bytes, *, discard: bool) -> None:
         """Send this as the last frame, after what waits or, with `discard`, instead of it. The first call counts."""
@@ -129,19 +161,24 @@ class Outbox:
         self._close = close_frame
         while discard and (frame := self._queue.pop()) is not None:
             self._forget(frame)
-        self._queue.ring()
+        self._wake()
 
-    async def run(self, write: Write) -> None:
+    async def run(self, write: Write, write_now: WriteNow = _not_now) -> None:
         """Write what waits, all of it in one call each time, until the close frame has gone or the socket fails.
 
         write: writes all the bytes that it is given, and raises `trio.BrokenResourceError` if it can't.
+        write_now: writes what it can without waiting, at least a byte, and returns how many that was; else OSError.
         """
+        self._write_now = write_now
         try:
             while not await self._write_what_waits(write):
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.broken = True
         finally:
+            self._idle = False
+            self._write_now = _not_now
+            self.broken = self.broken or bool(self._rest)
             if self._close is None:
                 self._close = b""
             self.finished.set()
@@ -152,9 +189,13 @@ class Outbox:
 
     async def _write_what_waits(self, write: Write) -> bool:
         """Write once; True if that was the end."""
+        self._idle = not (self._queue.count or self._control or self._rest or self._close is not None)
         first = await self._queue.wait()
+        self._idle = False
         close = self._close
         data = self._join_what_waits(first)
+        if not data and close is None:  # a bell that was rung for what went with the write before
+            return False
         self.broken = True  # until the write is whole: half a frame is the end of a stream
         with trio.move_on_after(WRITE_TIMEOUT) as deadline:
             await write(data)
@@ -162,7 +203,8 @@ class Outbox:
         return close is not None or deadline.cancelled_caught
 
     def _join_what_waits(self, first: bytes) -> bytes:
-        frames = [*self._control, first]
+        frames = [self._rest, *self._control, first]
+        self._rest = b""
         self._control.clear()
         while (frame := self._queue.pop()) is not None:
             frames.append(frame)
@@ -172,6 +214,7 @@ class Outbox:
     def _put(self, frame: bytes, name: str) -> bool:
         if self._waiting_bytes + len(frame) > self._limits.bytes or not self._queue.put(frame, name):
             return False
+        self._idle = False
         self._waiting_bytes += len(frame)
         return True
 
@@ -187,119 +230,27 @@ class Outbox:
             self._forget(oldest)
         return True
 
+    def _straight(self, frame: bytes) -> bool:
+        """Write a frame to the socket if nothing is before it; whether it has begun, and needs no queue any more."""
+        if not self._idle:
+            return False
+        try:
+            sent = self._write_now(frame)
+        except OSError:
+            return False
+        if sent < len(frame):
+            self._rest = frame[sent:]
+            self._wake()
+        return True
+
+    def _wake(self) -> None:
+        self._idle = False
+        self._queue.ring()
+
     def _forget(self, frame: bytes) -> None:
         self._waiting_bytes -= len(frame)
-        self._dropped += frame != _BELL
+        self._dropped += frame != BELL
 
     def _nothing_waits(self) -> None:
         self._waiting_bytes = 0
         self._queue.count = 0
-
-
-class _Fifo:
-    """What waits, in a memory channel with one place more than there may be frames: for the bell.
-
-    Answers that stood in the way of an event to be dropped wait aside, and go before what is in the channel.
-    """
-
-    __slots__ = ("_aside", "_bound", "_receive", "_send", "count")
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._send, self._receive = trio.open_memory_channel[bytes](bound + 1)
-        self._aside: deque[bytes] = deque()
-        self.count = 0
-
-    def put(self, frame: bytes, _name: str) -> bool:
-        """Queue a frame, or False where there is no room."""
-        if self.count >= self._bound:
-            return False
-        self._send.send_nowait(frame)
-        self.count += 1
-        return True
-
-    def replaced(self, _name: str) -> bytes | None:
-        """The frame that one of this name takes the place of, taken out."""
-        return None
-
-    def pop(self) -> bytes | None:
-        """The oldest frame, taken out."""
-        if self._aside:
-            frame = self._aside.popleft()
-        else:
-            try:
-                frame = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                return None
-        self.count -= frame != _BELL
-        return frame
-
-    def drop(self) -> bytes | None:
-        """The oldest event, taken out."""
-        while True:
-            try:
-                frame = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                return None
-            if isinstance(frame, _Answer):
-                self._aside.append(frame)
-            elif frame != _BELL:
-                self.count -= 1
-                return frame
-
-    def recount(self) -> int:
-        """Count only what waits aside; returns its bytes."""
-        self.count = len(self._aside)
-        return sum(map(len, self._aside))
-
-    def ring(self) -> None:
-        """Wake the writer though there may be no frame."""
-        if not self._receive.statistics().current_buffer_used:  # a second bell would take the place of a frame
-            self._send.send_nowait(_BELL)
-
-    async def wait(self) -> bytes:
-        """Wait for something, and return the first of it."""
-        if self._aside:
-            frame = self._aside.popleft()
-            self.count -= 1
-            await trio.lowlevel.checkpoint()
-            return frame
-        return await self._receive.receive()
-
-
-class _Latest(_Fifo):
-    """What waits, one frame an event name, in the order of the newest; the channel carries only the bell."""
-
-    __slots__ = ("_answers", "_frames")
-
-    def __init__(self, bound: int) -> None:
-        super().__init__(0)
-        self._bound = bound
-        self._frames: OrderedDict[str | int, bytes] = OrderedDict()
-        self._answers = 0
-
-    def put(self, frame: bytes, name: str) -> bool:
-        if len(self._frames) >= self._bound:
-            return False
-        if not name:  # answers to commands are never conflated
-            self._answers += 1
-        self._frames[name or self._answers] = frame
-        self.ring()
-        self.count = len(self._frames)
-        return True
-
-    def replaced(self, name: str) -> bytes | None:
-        frame = self._frames.pop(name, None)
-        self.count = len(self._frames)
-        return frame
-
-    def pop(self) -> bytes | None:
-        if not self._frames:
-            return None
-        frame = self._frames.popitem(last=False)[1]
-        self.count = len(self._frames)
-        return frame
-
-    def ring(self) -> None:
-        with suppress(trio.WouldBlock):
-            self._send.send_nowait(_BELL)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.core.permissions import Permission, permission_of
 
@@ -36,3 +40,51 @@ def test_no_claim_is_no_right() -> None:
 
 def test_a_pattern_of_many_wildcards_costs_no_more_than_its_length() -> None:
     assert not Permission([".".join(["**"] * 60 + ["z"])]).covers(".".join("a" * 120))
+
+
+# What is remembered.
+
+RIGHTS: list[tuple[Any, str]] = [  # a claim, and which of a, b and c it covers
+    ("a", "a"),
+    (["a"], "a"),
+    (["a", "b"], "ab"),
+    (["b", "a"], "ab"),
+    ("*", "abc"),
+    (["c", "*"], "abc"),
+    (["a", 1], ""),
+    (["a", "a..b"], ""),
+    ([["a"]], ""),
+    ([], ""),
+    ("", ""),
+    (None, ""),
+    (True, ""),
+]
+
+
+@given(st.lists(st.sampled_from(RIGHTS), max_size=30))
+def test_a_right_that_is_remembered_is_the_right_that_the_claim_gives(looks: list[tuple[Any, str]]) -> None:
+    for claim, names in looks:
+        assert "".join(name for name in "abc" if covered(claim, name)) == names
+
+
+def test_a_claim_that_changes_is_another_claim() -> None:
+    claim = ["a"]
+    assert covered(claim, "a")
+    claim[0] = "b"
+    assert not covered(claim, "a")
+
+
+class Pattern(str):
+    """A pattern that one can see being forgotten."""
+
+
+def test_rights_are_remembered_up_to_a_bound() -> None:
+    alive: weakref.WeakSet[Pattern] = weakref.WeakSet()
+    for number in range(1_000):
+        pattern = Pattern(f"a.{number}")
+        alive.add(pattern)
+        assert covered([pattern], f"a.{number}")
+    del pattern
+    gc.collect()
+    assert 0 < len(alive) <= 256
+    assert covered(["a.0"], "a.0")

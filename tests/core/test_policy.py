@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core import policy as policy_module
 from broker.core.audience import EVERYONE
 from broker.core.event import Event
 from broker.core.explain import explain
@@ -215,6 +218,68 @@ def test_no_wildcard_gives_away_the_broker_s_own_names() -> None:
     assert policy.rule_for("broker.x") is None
     literal = parse_policy('[[rules]]\nevents = "broker.x"\nvisible_to = "everyone"', "p")
     assert literal.rule_for("broker.x") is literal.rules[0]
+
+
+# --- what is remembered of names
+
+OVERLAPPING = f"""
+{GROUPS}
+[[rules]]
+events = "**"
+visible_to = "nobody"
+
+[[rules]]
+events = "groups.<id>.**"
+visible_to = "everyone"
+
+[[rules]]
+events = "groups.<id>.{{created,deleted}}"
+visible_to = "authenticated"
+
+[[rules]]
+events = "broker.x"
+visible_to = "everyone"
+"""
+NAMES = ["x", "groups.1", "groups.1.created", "groups.1.updated", "groups.1.deleted", "groups.2.created",
+         "games.1.members.ann.created", "games.1.members.ann.deleted", "broker.x", "broker.y"]  # fmt: skip
+PAYLOADS = st.sampled_from([{}, {"members": ["ann"]}, {"members": ["bob"]}, {"members": 7}])
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), PAYLOADS), max_size=30), st.integers(1, 12))
+def test_what_is_remembered_of_a_name_is_what_would_be_found_anew(looks: list[tuple[str, Any]], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_module, "_REMEMBERED_NAMES", most)
+        warm = parse_policy(OVERLAPPING, "p")
+    for name, data in looks:
+        cold = Policy(warm.relations, warm.rules, warm.default)
+        assert warm.rule_for(name) is cold.rule_for(name)
+        assert warm.condition_for(name) is cold.condition_for(name)
+        assert list(warm.changes(happening(name, data))) == list(cold.changes(happening(name, data)))
+
+
+def test_one_policy_knows_nothing_of_what_another_remembers() -> None:
+    first, second = rule('"everyone"', "a"), rule('"nobody"', "b")
+    for _ in range(2):
+        assert [first.rule_for(name) for name in "ab"] == [first.rules[0], None]
+        assert [second.rule_for(name) for name in "ab"] == [None, second.rules[0]]
+
+
+class Name(str):
+    """A name that one can see being forgotten."""
+
+
+def test_names_are_remembered_up_to_a_bound_and_the_oldest_are_forgotten() -> None:
+    policy = parse_policy(OVERLAPPING, "p")
+    alive: weakref.WeakSet[Name] = weakref.WeakSet()
+    for number in range(6_000):
+        name = Name(f"groups.{number}.created")
+        alive.add(name)
+        policy.rule_for(name)
+        policy.changes(happening(name, {"members": ["ann"]}))
+    del name
+    gc.collect()
+    assert 0 < len(alive) <= 4_096
+    assert policy.rule_for("groups.0.created") is policy.rules[2]
 
 
 # --- the slow model of an audience: one viewer at a time, straight from the notation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -18,11 +17,10 @@ from hypothesis import strategies as st
 from broker.config import AuthConfig, SecretSource
 from broker.core.errors import AuthenticationError, ExpiredToken, InvalidToken, MissingToken
 from broker.core.ports import Authenticator, Identity
-from broker.edge.keys import Key, hmac_key, jwks_keys, pem_key
-from broker.edge.tokens import Anonymous, IssueError, SecretError, TokenAuthenticator, build_authenticator, issue_token
+from broker.edge.keys import hmac_key, jwks_keys, pem_key
+from broker.edge.tokens import Anonymous, IssueError, SecretError, build_authenticator, issue_token
+from tests.edge.signing import NOW, SECRET, authenticator, encoded, signed, token
 
-NOW = 1_700_000_000.0
-SECRET = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 P256 = ec.generate_private_key(ec.SECP256R1())
@@ -31,25 +29,6 @@ P521 = ec.generate_private_key(ec.SECP521R1())
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 ED448 = ed448.Ed448PrivateKey.generate()
 PRIVATE = {"RS256": RSA, "PS512": RSA, "ES256": P256, "ES384": P384, "ES512": P521, "EdDSA": ED25519}
-
-
-def authenticator(keys: list[Key] | None = None, **auth: Any) -> TokenAuthenticator:
-    config = AuthConfig(**auth)
-    return TokenAuthenticator(config, keys or [hmac_key(SECRET, config.algorithms, "auth.secret")], clock=lambda: NOW)
-
-
-def token(_key: Any = SECRET, _algorithm: str = "HS256", _headers: dict[str, Any] | None = None, **claims: Any) -> str:
-    return jwt.encode(claims, _key, algorithm=_algorithm, headers=_headers)
-
-
-def encoded(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).decode().rstrip("=")
-
-
-def signed(payload: bytes, header: bytes = b'{"alg":"HS256"}') -> str:
-    """A token whose parts are any bytes at all, with a good signature."""
-    text = f"{encoded(header)}.{encoded(payload)}"
-    return f"{text}.{encoded(hmac.digest(SECRET, text.encode(), hashlib.sha256))}"
 
 
 def pem(key: Any) -> bytes:

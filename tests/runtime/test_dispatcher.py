@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -16,17 +13,13 @@ from broker.core.errors import BrokerError, LogUnavailable
 from broker.core.event import Event, Record
 from broker.core.policy import Happening, Policy
 from broker.core.policy_file import parse_policy
-from broker.core.ports import Identity, Log
 from broker.core.relations import Facts
 from broker.edge.memory_log import MemoryLog
-from broker.runtime.connection import Connection, ConnectionLimits
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.ingest import Ingest
-from broker.runtime.outbox import Overflow, QueueLimits, Write
+from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.registry import Registry
-from tests.fakes import Client, Tokens
-
-OPEN = parse_policy('default = "everyone"', "policy.toml")
+from tests.runtime.house import OPEN, forever, house, seen
 
 GAMES = """
 [relations.game]
@@ -47,58 +40,6 @@ visible_to = { claim = "roles", contains = "admin" }
 events     = "notes.<noteId>"
 visible_to = { users = "data.for" }
 """
-
-
-class House:
-    """A dispatcher at work, a door, and the clients who came."""
-
-    def __init__(self, nursery: trio.Nursery, policy: Policy, log: Log) -> None:
-        self._nursery = nursery
-        self.registry: Registry[Connection] = Registry(max_per_user=10, indexed_claims=policy.claims)
-        self.dispatcher = Dispatcher(log, policy, self.registry)
-        self.ingest = Ingest(100)
-        nursery.start_soon(self.dispatcher.run, self.ingest)
-
-    async def join(
-        self,
-        user: str | None,
-        *patterns: str,
-        claims: Mapping[str, Any] | None = None,
-        queue: QueueLimits | None = None,
-        write: Write | None = None,
-    ) -> Client:
-        limits = ConnectionLimits(queue=queue or QueueLimits(frames=10_000))
-        connection = Connection(Identity(user, claims or {}), self.registry, Tokens(), limits)
-        client = Client()
-        self._nursery.start_soon(connection.outbox.run, write or client.write)
-        self._nursery.start_soon(client.follow, connection)
-        await client.say(*({"event": "subscribe", "data": pattern} for pattern in patterns))
-        return client
-
-    async def publish(self, *events: tuple[str, Any], ids: Sequence[str | None] = ()) -> list[str]:
-        """Publish a batch, and wait until it has reached everybody."""
-        given = ids or [None] * len(events)
-        pairs = zip(events, given, strict=True)
-        taken = await self.ingest.publish([Event(name, json.dumps(data).encode(), i) for (name, data), i in pairs])
-        await wait_all_tasks_blocked()
-        return taken
-
-
-@asynccontextmanager
-async def house(policy: Policy | str = OPEN, log: Log | None = None) -> AsyncIterator[House]:
-    policy = parse_policy(policy, "policy.toml") if isinstance(policy, str) else policy
-    async with trio.open_nursery() as nursery:
-        yield House(nursery, policy, MemoryLog() if log is None else log)
-        nursery.cancel_scope.cancel()
-
-
-async def forever(data: bytes) -> None:
-    """A write that never ends."""
-    await trio.sleep_forever()
-
-
-def seen(client: Client) -> list[tuple[str, Any]]:
-    return [(message["event"], message["data"]) for message in client.json()]
 
 
 # Who gets what.
@@ -224,22 +165,6 @@ async def test_what_waits_when_the_door_closes_is_taken_and_then_it_ends() -> No
         ingest.close()
         await dispatcher.run(ingest)
     assert dispatcher.counters["events"] == 50
-
-
-async def test_a_large_crowd_does_not_keep_the_others_from_running() -> None:
-    async with house() as home:
-        await home.join("ada", "**")
-        progress: list[int] = []
-        async with trio.open_nursery() as nursery:
-
-            async def look() -> None:
-                while not progress or progress[-1] < 12_000:
-                    progress.append(home.dispatcher.counters["deliveries"])
-                    await trio.lowlevel.checkpoint()
-
-            nursery.start_soon(look)
-            await home.publish(*((f"e.{number}", number) for number in range(12_000)))
-        assert len(set(progress)) > 3
 
 
 async def test_a_client_that_does_not_read_delays_nobody() -> None:
@@ -436,3 +361,17 @@ async def test_a_fault_that_comes_again_is_told_ever_more_rarely(caplog: pytest.
         await home.publish(*(("notes.1", {}) for _ in range(150)))
         assert home.dispatcher.counters["visibility_faults"] == 150
     assert sum(record.message == "visibility.fault" for record in caplog.records) == 3
+
+
+async def test_a_fault_while_a_turn_is_given_out_costs_the_rest_of_it_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house() as home:
+        ada = await home.join("ada", "**")
+        with monkeypatch.context() as patch:
+            patch.setattr("broker.runtime.routing.Bundle", lambda _deliveries: 1 // 0)
+            await home.publish(("a", 1))
+        await home.publish(("a", 2))
+        assert seen(ada) == [("a", 2)]
+        assert home.dispatcher.counters["failed"] == 1
+    assert [record.msg for record in caplog.records] == ["turn.failed"]

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any
 
 from hypothesis import event, example, given
-from hypothesis import strategies as st
 
-from broker.core.audience import (
-    AUTHENTICATED,
-    EVERYONE,
-    NOBODY,
-    UNKNOWN,
-    AllOf,
-    AnyOf,
-    Audience,
-    ClaimContains,
-    ClaimIn,
-    Not,
-    Users,
-    UsersSince,
-    Viewer,
-    values_for,
-)
+from broker.core.audience import AUTHENTICATED, NOBODY, AllOf, Audience, ClaimIn, Users, Viewer
 from broker.core.directory import Directory, V
-from broker.core.patterns import matches
 from broker.core.ports import Identity
-from broker.runtime.connection import Connection, ConnectionLimits
-from broker.runtime.dispatcher import recipients
+from broker.runtime.connection import Connection
 from broker.runtime.registry import Registry
-from tests.fakes import Tokens
-
-USERS = ["ada", "bob", "eve"]
-ROLES = ["admin", "dev"]
-
-users = st.sampled_from(USERS)
-roles = st.lists(st.sampled_from(ROLES), max_size=2)
-role_values = st.sampled_from([frozenset(values_for([role]) or ()) for role in ROLES])
-audiences: st.SearchStrategy[Audience] = st.recursive(
-    st.sampled_from([EVERYONE, NOBODY, UNKNOWN, AUTHENTICATED])
-    | st.sets(users).map(Users)
-    | st.dictionaries(users, st.integers(0, 3)).map(lambda since: UsersSince(since, 1))
-    | role_values.map(lambda values: ClaimContains("roles", values))
-    | role_values.map(lambda values: ClaimIn("team", values)),  # a claim without an index
-    lambda inner: (
-        st.lists(inner, min_size=1, max_size=3).map(lambda parts: AnyOf(tuple(parts)))
-        | st.lists(inner, min_size=1, max_size=3).map(lambda parts: AllOf(tuple(parts)))
-        | inner.map(Not)
-    ),
-    max_leaves=5,
-)
-names = st.sampled_from(["a", "a.b", "b.a"])
-patterns = st.sampled_from(["**", "*", "a.*", "*.b", "a", "b.**"])
-identities = st.builds(
-    Identity,
-    st.none() | users,
-    st.fixed_dictionaries({}, optional={"roles": roles, "team": st.sampled_from([*ROLES, 7])}),
-)
-members = st.lists(st.tuples(identities, st.sets(patterns, max_size=4)), min_size=2, max_size=8)
+from broker.runtime.routing import recipients
+from tests.runtime.crowds import asking_everybody, attach, audiences, members, names, new_registry
 
 
 class Anybody(Audience):
@@ -103,21 +58,7 @@ def ids(connections: Any) -> list[int]:
     return sorted(connection.id for connection in connections)
 
 
-def attach(
-    stack: ExitStack, registry: Registry[Connection], crowd: list[tuple[Identity, set[str]]]
-) -> Mapping[Connection, set[str]]:
-    attached = {}
-    for identity, held in crowd:
-        connection = Connection(identity, registry, Tokens(), ConnectionLimits())
-        stack.enter_context(registry.attached(connection))
-        for pattern in held:
-            connection.patterns.add(pattern)
-            registry.patterns.add(pattern, connection)
-        attached[connection] = held
-    return attached
-
-
-@given(members, names, audiences)
+@given(members, names, audiences())
 @example([(Identity("ada"), set()), (Identity("bob"), {"**", "a"})], "a", Users({"ada", "bob"}))
 @example([(Identity("ada"), {"**", "a"})], "a", AllOf((AUTHENTICATED, NOBODY)))
 @example(
@@ -126,16 +67,15 @@ def attach(
 async def test_both_walks_find_whom_asking_everybody_finds(
     crowd: list[tuple[Identity, set[str]]], name: str, audience: Audience
 ) -> None:
-    registry: Registry[Connection] = Registry(max_per_user=10, indexed_claims=["roles"])
+    registry = new_registry()
     with ExitStack() as stack:
-        attached = attach(stack, registry, crowd)
-        expected = ids(
-            connection
-            for connection, held in attached.items()
-            if any(matches(pattern, name) for pattern in held) and audience.admits(connection) is True
-        )
+        expected = ids(asking_everybody(attach(stack, registry, crowd), name, audience))
         event(f"{len(expected)} recipients")
-        assert ids(recipients(registry, name, audience)) == expected
-        assert ids(recipients(registry, name, Anybody(audience))) == expected
-        assert ids(recipients(registry, name, Few(audience))) == expected
-    assert list(recipients(registry, name, audience)) == []
+        assert ids(chosen(registry, name, audience)) == expected
+        assert ids(chosen(registry, name, Anybody(audience))) == expected
+        assert ids(chosen(registry, name, Few(audience))) == expected
+    assert list(chosen(registry, name, audience)) == []
+
+
+def chosen(registry: Registry[Connection], name: str, audience: Audience) -> Collection[Connection]:
+    return recipients(registry.matching(name), audience.reach(registry.directory), audience)

@@ -1,0 +1,143 @@
+"""Who gets which events of one turn: the connections that get the same ones form a group, and are served together.
+
+Theory. Events whose name matches the same patterns and whose audience is the same value are of one class: they have
+the same recipients, who are looked up once. A connection's events are those of the classes that it is a recipient of,
+so that connections with the same classes get the same bytes. With one class, as in a broadcast, there is nothing to
+be done for a connection but to hand it those bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from itertools import chain
+
+from broker.core.audience import EVERYONE, Audience
+from broker.core.frames import Bundle, Delivery
+from broker.runtime.connection import Connection
+from broker.runtime.registry import Registry
+
+EVENTS_PER_TURN = 128  # a few milliseconds of work, either of them
+LOOKS_PER_TURN = 10_000
+MAX_BUNDLE_BYTES = 65_536  # of frames that are joined, if they are more than one: bounds what one group takes in memory
+
+Group = tuple[Bundle, Sequence[Connection]]
+
+
+class Routing:
+    """The events of one turn, in order; nobody may subscribe or leave while they are added."""
+
+    def __init__(self, registry: Registry[Connection]) -> None:
+        self._registry = registry
+        self._classes: dict[Hashable, _Class] = {}
+        self._deliveries: list[Delivery] = []
+        self._added = 0
+        self._looked_at = 0  # connections, one by one
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to give out what there is, and to let others run."""
+        return self._added >= EVENTS_PER_TURN or self._looked_at >= LOOKS_PER_TURN
+
+    def add(self, delivery: Delivery, audience: Audience) -> None:
+        """Route one more event."""
+        self._added += 1
+        matching = self._registry.matching(delivery.record.event.name)
+        if not matching:
+            return
+        key = _key(matching, audience)
+        found = self._classes.get(key)
+        if found is None:
+            reach = audience.reach(self._registry.directory)
+            found = self._classes[key] = _Class(recipients(matching, reach, audience))
+            self._looked_at += _size(matching) if reach is None else min(_size(reach), _size(matching))
+        if found.members:
+            found.places.append(len(self._deliveries))
+            self._deliveries.append(delivery)
+
+    def groups(self) -> Iterator[Group]:
+        """Each group's events, joined, and its members, as they are now; a group with much to send comes in parts."""
+        classes = [each for each in self._classes.values() if each.places]
+        if len(classes) == 1:
+            yield from self._parts(classes[0].places, list(classes[0].members))
+            return
+        for chosen, members in _by_classes(classes).items():
+            mine = (classes[number].places for number in _bits(chosen))
+            yield from self._parts(sorted(chain.from_iterable(mine)), members)
+
+    def _parts(self, places: Iterable[int], members: Sequence[Connection]) -> Iterator[Group]:
+        part: list[Delivery] = []
+        size = 0
+        for place in places:
+            delivery = self._deliveries[place]
+            if part and size + len(delivery.frame) > MAX_BUNDLE_BYTES:
+                yield Bundle(part), members
+                part, size = [], 0
+            part.append(delivery)
+            size += len(delivery.frame)
+        yield Bundle(part), members
+
+
+class _Class:
+    """Events with the same recipients: who these are, and the places of the events in the turn."""
+
+    __slots__ = ("members", "places")
+
+    def __init__(self, members: Collection[Connection]) -> None:
+        self.members = members
+        self.places: list[int] = []
+
+
+def recipients(
+    matching: Sequence[Collection[Connection]], reach: Sequence[Collection[Connection]] | None, audience: Audience
+) -> Collection[Connection]:
+    """Each of those who match that may see the event, once. `reach`: see `Audience.reach`.
+
+    Of those who match and those who may see, the smaller set is walked; the other one is only asked.
+    """
+    if reach is not None and _size(reach) < _size(matching):
+        return [
+            connection
+            for connection in _once(reach)
+            if any(connection in subscribed for subscribed in matching) and audience.admits(connection)
+        ]
+    if audience is EVERYONE:
+        return _once(matching)
+    return [connection for connection in _once(matching) if audience.admits(connection)]
+
+
+def _by_classes(classes: Sequence[_Class]) -> dict[int, list[Connection]]:
+    """The connections by the classes that they are in: bit n of the key is class n."""
+    chosen: dict[Connection, int] = {}
+    for number, each in enumerate(classes):
+        bit = 1 << number
+        for connection in each.members:
+            chosen[connection] = chosen.get(connection, 0) | bit
+    groups: dict[int, list[Connection]] = {}
+    for connection, bits in chosen.items():
+        groups.setdefault(bits, []).append(connection)
+    return groups
+
+
+def _bits(number: int) -> Iterator[int]:
+    """The places of the ones in a number."""
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest
+
+
+def _key(matching: Sequence[Collection[Connection]], audience: Audience) -> Hashable:
+    key = (tuple(map(id, matching)), audience)
+    try:
+        hash(key)
+    except TypeError:  # it holds a live view of the facts, which the next event may change
+        return object()
+    return key
+
+
+def _size(collections: Iterable[Collection[Connection]]) -> int:
+    return sum(map(len, collections))
+
+
+def _once(collections: Sequence[Collection[Connection]]) -> Collection[Connection]:
+    return collections[0] if len(collections) == 1 else set().union(*collections)

@@ -1,0 +1,75 @@
+"""A stand-in for a socket and for what goes to it, and an eye on those who write, for tests of the outbox."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from broker.core.event import Event, Record
+from broker.core.frames import Bundle, Delivery
+
+
+class Piece(Delivery):
+    """An event whose frame is given."""
+
+    __slots__ = ()
+
+    def __init__(self, frame: bytes, name: str = "n") -> None:
+        super().__init__(Record(Event(name, b""), "1", 1))
+        self._frame = frame
+
+
+def bundle(*frames: bytes) -> Bundle:
+    return Bundle([Piece(frame) for frame in frames])
+
+
+class Socket:
+    """Takes `room` bytes at once; with `failure`, fails instead. The writer can be made to wait until it is open."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.straight: list[bytes] = []  # what came without the writer
+        self.writes: list[bytes] = []  # of the writer
+        self.room = math.inf
+        self.failure: OSError | None = None
+        self.open = trio.Event()
+        self.open.set()
+
+    async def write(self, data: bytes) -> None:
+        await self.open.wait()
+        self.writes.append(data)
+        self.got += data
+
+    def write_now(self, data: bytes) -> int:
+        if self.failure is not None:
+            raise self.failure
+        taken = int(min(self.room, len(data)))
+        self.straight.append(data[:taken])
+        self.got += data[:taken]
+        return taken
+
+    def block(self) -> None:
+        self.open = trio.Event()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often a writer runs."""
+
+    def __init__(self) -> None:
+        self.of_writers = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.of_writers += task.name.endswith("Outbox.run")
+
+
+@contextmanager
+def counting_steps() -> Iterator[Steps]:
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    try:
+        yield steps
+    finally:
+        trio.lowlevel.remove_instrument(steps)

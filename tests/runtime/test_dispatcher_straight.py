@@ -1,0 +1,208 @@
+"""The dispatcher and idle sockets: events go straight to them; and nobody has to wait long for a large crowd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from broker.core.audience import Audience
+from broker.core.event import Event
+from broker.core.policy import Happening, Policy
+from broker.core.ports import Identity
+from broker.core.relations import Facts
+from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.outbox import Overflow, QueueLimits
+from tests.fakes import CLOSE, TEXT, Tokens, frames_in
+from tests.runtime.house import OPEN, House, forever, house, seen
+from tests.runtime.sockets import Socket, counting_steps
+
+CROWD = 1_000
+OFFERS = 250  # that may be made before the others have their turn
+EVENTS = 128  # that may be looked at before the others have their turn
+
+
+# Straight, queued, or in part.
+
+
+async def test_events_go_straight_to_idle_sockets_and_no_writer_is_woken() -> None:
+    async with house() as home:
+        clients = [await home.join_by_wire(user, "**") for user in ("ada", "bob", None)]
+        with counting_steps() as steps:
+            await home.publish(*((f"e.{number}", number) for number in range(10)))
+        assert steps.of_writers == 0
+        for client in clients:
+            assert seen(client) == [(f"e.{number}", number) for number in range(10)]
+            assert len(client.socket.straight) == 1
+
+
+async def test_each_gets_only_its_own_when_events_go_straight() -> None:
+    async with house('[[rules]]\nevents = "to.<user>"\nvisible_to = { users = "<user>" }\n') as home:
+        ada, bob = [await home.join_by_wire(user, "**") for user in ("ada", "bob")]
+        await home.publish(("to.ada", 1), ("to.bob", 2), ("to.eve", 3), ("to.ada", 4), ("other", 5))
+        assert seen(ada) == [("to.ada", 1), ("to.ada", 4)]
+        assert seen(bob) == [("to.bob", 2)]
+
+
+Burst = tuple[int, bool, int, bool]
+bursts = st.lists(
+    st.tuples(st.integers(0, 120), st.booleans(), st.integers(1, 4), st.booleans()), min_size=1, max_size=12
+)
+
+
+@given(bursts)
+async def test_the_order_holds_however_much_each_socket_takes_at_once(bursts: list[Burst]) -> None:
+    async with house() as home:
+        ada, bob = [await home.join_by_wire(user, "**") for user in ("ada", "bob")]
+        published = 0
+        for room, blocked, size, settles in bursts:
+            ada.socket.room = room
+            (ada.socket.block if blocked and ada.socket.open.is_set() else ada.socket.open.set)()
+            await home.ingest.publish([Event("e", b"%d" % number) for number in range(published, published + size)])
+            published += size
+            if settles:
+                await wait_all_tasks_blocked()
+        ada.socket.open.set()
+        await wait_all_tasks_blocked()
+        for client in (ada, bob):
+            assert [data for _, data in seen(client)] == list(range(published))
+
+
+@pytest.mark.parametrize("room", [math.inf, 0, 1, 20, 30, 100])
+async def test_deliveries_count_the_same_whichever_way_they_go(room: float) -> None:
+    async with house() as home:
+        for user in ("ada", "bob", "eve"):
+            (await home.join_by_wire(user, "**")).socket.room = room
+        await home.publish(*((f"e.{number}", number) for number in range(10)))
+        await home.publish(("a", 1))
+        assert +home.dispatcher.counters == {"events": 11, "deliveries": 33}
+
+
+async def test_what_does_not_go_straight_counts_as_what_becomes_of_it() -> None:
+    async with house() as home:
+        ada = await home.join_by_wire("ada", "**", queue=QueueLimits(frames=2, overflow=Overflow.DROP_NEWEST))
+        ada.socket.room = len(b"..") + len('{"event":"a","data":0}') + 1  # the first event and a byte of the second
+        await home.publish(*(("a", number) for number in range(7)))
+        assert +home.dispatcher.counters == {"events": 7, "deliveries": 2 + 2, "deliveries_dropped_newest": 3}
+        assert [data for _, data in seen(ada)] == [0, 1, 2, 3]
+
+
+async def test_an_event_that_is_too_long_for_the_queue_goes_straight_to_an_idle_socket() -> None:
+    async with house() as home:
+        ada = await home.join_by_wire("ada", "**", queue=QueueLimits(bytes=10))
+        await home.publish(("a", "x" * 100))
+        assert seen(ada) == [("a", "x" * 100)]
+
+
+# Everybody has a turn.
+
+
+class Strides(trio.abc.Instrument):
+    """Looks at a number before and after each step of the dispatcher; `longest`: the most that it grew in one."""
+
+    def __init__(self, look: Callable[[], int]) -> None:
+        self._look = look
+        self._before = 0
+        self.longest = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._before = self._look()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task.name.endswith("Dispatcher.run"):
+            self.longest = max(self.longest, self._look() - self._before)
+
+
+@contextmanager
+def watching(look: Callable[[], int]) -> Iterator[Strides]:
+    strides = Strides(look)
+    trio.lowlevel.add_instrument(strides)
+    try:
+        yield strides
+    finally:
+        trio.lowlevel.remove_instrument(strides)
+
+
+async def gather(home: House, nursery: trio.Nursery, *, idle: bool) -> list[Connection]:
+    """A large crowd that wants all there is; idle sockets, or such that never take anything."""
+    limits = ConnectionLimits(queue=QueueLimits(frames=10_000))
+    crowd = [Connection(Identity(), home.registry, Tokens(), limits) for _ in range(CROWD)]
+    for connection in crowd:
+        nursery.start_soon(attend, home, connection, Socket() if idle else None)
+    await wait_all_tasks_blocked()
+    return crowd
+
+
+async def attend(home: House, connection: Connection, socket: Socket | None) -> None:
+    with home.registry.attached(connection):
+        connection.patterns.add("**")
+        home.registry.patterns.add("**", connection)
+        if socket is None:
+            await connection.outbox.run(forever)
+        else:
+            await connection.outbox.run(socket.write, socket.write_now)
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["straight", "queued"])
+@pytest.mark.parametrize("events", [1, 2, 20, 200])
+async def test_a_large_crowd_does_not_keep_the_others_from_running(idle: bool, events: int) -> None:
+    async with house() as home, trio.open_nursery() as nursery:
+        await gather(home, nursery, idle=idle)
+        counters = home.dispatcher.counters
+        with watching(lambda: counters["deliveries"]) as strides:
+            await home.publish(*[("e", 1)] * events)
+        assert counters["deliveries"] == CROWD * events
+        at_once = min(events, EVENTS)
+        assert strides.longest <= (OFFERS * at_once if idle else OFFERS + at_once)
+        nursery.cancel_scope.cancel()
+
+
+class Looked(Policy):
+    """An open policy that counts the events for which it was asked."""
+
+    __slots__ = ("events",)
+
+    def __init__(self) -> None:
+        super().__init__(default=OPEN.default)
+        self.events = 0
+
+    def audience(
+        self, happening: Happening, facts: Facts, faults: list[str] | None = None, *, as_of: int | None = None
+    ) -> Audience:
+        self.events += 1
+        return super().audience(happening, facts, faults, as_of=as_of)
+
+
+async def test_a_large_batch_does_not_keep_the_others_from_running_though_nobody_wants_it() -> None:
+    policy = Looked()
+    async with house(policy) as home:
+        with watching(lambda: policy.events) as strides:
+            await home.publish(*(("a", number) for number in range(1_000)))
+    assert policy.events == 1_000
+    assert strides.longest <= EVENTS
+
+
+async def test_who_leaves_while_a_crowd_is_served_gets_nothing_more() -> None:
+    async with house() as home, trio.open_nursery() as nursery:
+        sockets = [(await home.join_by_wire(None, "**")).socket for _ in range(CROWD)]
+        counters = home.dispatcher.counters
+
+        async def send_away() -> None:
+            while not counters["deliveries"]:
+                await trio.lowlevel.checkpoint()
+            for connection in home.registry:
+                connection.close(1001)
+
+        nursery.start_soon(send_away)
+        await home.publish(("a", 1))
+        assert counters["deliveries"] + counters["deliveries_closed"] == CROWD
+        assert 0 < counters["deliveries_closed"] < CROWD
+        heard = [[opcode for opcode, _ in frames_in(socket.got)] for socket in sockets]
+        assert heard.count([TEXT, CLOSE]) == counters["deliveries"]
+        assert heard.count([CLOSE]) == counters["deliveries_closed"]

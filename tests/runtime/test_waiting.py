@@ -1,0 +1,62 @@
+"""What waits for a client: how its writer is woken, and that it is woken no more often than it need be."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.runtime.outbox import Fate, Outbox, Overflow, QueueLimits
+from tests.runtime.sockets import Socket, counting_steps
+
+every_way = pytest.mark.parametrize("overflow", list(Overflow))
+
+
+@every_way
+async def test_a_writer_that_waits_is_woken_once_for_all_that_comes(overflow: Overflow) -> None:
+    out, socket = Outbox(QueueLimits(100, 1000, overflow)), Socket()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(out.run, socket.write)
+        await wait_all_tasks_blocked()
+        with counting_steps() as steps:
+            for number in range(50):
+                out.offer(b"x", f"n{number}")
+                out.control(b"p")
+            await wait_all_tasks_blocked()
+        assert len(socket.writes) == 1
+        assert steps.of_writers <= 3
+        nursery.cancel_scope.cancel()
+
+
+@every_way
+async def test_all_that_came_during_a_write_wakes_the_writer_once_more(overflow: Overflow) -> None:
+    out, socket = Outbox(QueueLimits(100, 1000, overflow)), Socket()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(out.run, socket.write)
+        socket.block()
+        out.offer(b"first", "n")
+        await wait_all_tasks_blocked()
+        for number in range(50):
+            out.offer(b"x", f"n{number}")
+            out.control(b"p")
+        with counting_steps() as steps:
+            socket.open.set()
+            await wait_all_tasks_blocked()
+        assert [len(write) for write in socket.writes] == [5, 16 + 50]
+        assert steps.of_writers <= 6
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_bell_that_rang_for_a_frame_that_is_gone_writes_nothing() -> None:
+    out, socket = Outbox(QueueLimits(2, 2, Overflow.LATEST)), Socket()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(out.run, socket.write)
+        socket.block()
+        out.offer(b"1", "n")
+        await wait_all_tasks_blocked()
+        out.offer(b"2", "n")
+        assert out.offer(b"too long", "n") is Fate.OVERFLOWED  # by then the one before has made way for it
+        socket.open.set()
+        await wait_all_tasks_blocked()
+        assert socket.writes == [b"1"]
+        nursery.cancel_scope.cancel()
