@@ -30,6 +30,7 @@ class Routing:
         self._registry = registry
         self._classes: dict[Hashable, _Class] = {}
         self._deliveries: list[Delivery] = []
+        self._matching: dict[str, Sequence[Collection[Connection]]] = {}  # by event name
         self._added = 0
         self._looked_at = 0  # connections, one by one
 
@@ -41,7 +42,10 @@ class Routing:
     def add(self, delivery: Delivery, audience: Audience) -> None:
         """Route one more event."""
         self._added += 1
-        matching = self._registry.matching(delivery.record.event.name)
+        name = delivery.record.event.name
+        matching = self._matching.get(name)
+        if matching is None:
+            matching = self._matching[name] = self._registry.matching(name)
         if not matching:
             return
         key = _key(matching, audience)
