@@ -1,131 +1,102 @@
-"""Deliveries per second of the server's processor time, beside a server that sends each event to each socket."""
+"""Every event to every subscriber: what a delivery costs a server and how long it takes, ours beside others.
+
+All servers run at the same time, with all their subscribers connected, and are measured in turns.
+"""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
-import trio
+from benchmarks.load.crowd import connected
+from benchmarks.load.messages import Plan
+from benchmarks.load.session import Outcome, Rounds, Session
+from benchmarks.peers import Peer
+from benchmarks.peers.ours import NAME, Ours
+from benchmarks.peers.packaged import Nats, Nchan
+from benchmarks.peers.python_servers import NAIVE, SOCKETIO, WEBSOCKETS
+from benchmarks.processes import allow_many_files
+from benchmarks.report import Report, Value
+from benchmarks.scale import IN_FLIGHT, Scale, in_turns
 
-from benchmarks.report import Report
-from benchmarks.sockets import RawClient, allow_many_files, cpu_seconds
-from broker.core.frames import text_frame
-from cli.http_client import EventsClient
-from cli.target import Target
-from examples.stage import running_broker
+PEERS: Sequence[Peer] = (Ours(), Nats(), Nchan(), WEBSOCKETS, SOCKETIO, NAIVE)
+EVENTS_PER_SECOND = 20
+SCALE = Scale()
+STEADY = Scale((1_000,), 5, 2.0)
+COLUMNS = (
+    "subscribers",
+    "server",
+    "deliveries per CPU-second",
+    "ours to this",
+    "CPU-seconds per million",
+    "p50 ms",
+    "p99 ms",
+)
+_NOT_MEASURED = ("-",) * (len(COLUMNS) - 2)
 
-SUBSCRIBERS = (100, 1_000)
-DELIVERIES = 100_000
-BURSTS = (1, 20)
-PATIENCE = 300.0
-EVENT = {"event": "games.42.created", "data": {"name": "Blitz", "members": ["ada", "bob"], "rated": True}}
-_TEXT = json.dumps(EVENT, separators=(",", ":")).encode()
-
-Publish = Callable[[int], Awaitable[None]]
+Measure = Callable[[Session], Outcome]
 
 
-def run(subscribers: Sequence[int] = SUBSCRIBERS, deliveries: int = DELIVERIES) -> Report:
-    """Measure it. Both serve the same clients the same events, one after the other."""
+def saturated(scale: Scale = SCALE, peers: Sequence[Peer] = PEERS) -> Report:
+    """One publisher, 64 events in flight."""
+
+    def measure(session: Session) -> Outcome:
+        return session.saturate(IN_FLIGHT, scale.seconds)
+
+    return _compare("broadcast", f"one publisher, {IN_FLIGHT} events in flight", scale, peers, measure)
+
+
+def one_at_a_time(scale: Scale = SCALE, peers: Sequence[Peer] = PEERS) -> Report:
+    """The next event is sent when the last one has come to everybody."""
+
+    def measure(session: Session) -> Outcome:
+        return session.saturate(1, scale.seconds)
+
+    return _compare("one_at_a_time", "one publisher, one event in flight at a time", scale, peers, measure)
+
+
+def steady(scale: Scale = STEADY, peers: Sequence[Peer] = PEERS) -> Report:
+    """A few events a second, and time to spare."""
+
+    def measure(session: Session) -> Outcome:
+        return session.pace(EVENTS_PER_SECOND, scale.seconds)
+
+    return _compare("steady", f"{EVENTS_PER_SECOND} events a second", scale, peers, measure)
+
+
+def _compare(name: str, title: str, scale: Scale, peers: Sequence[Peer], measure: Measure) -> Report:
     allow_many_files()
-    rows = []
-    for number in subscribers:
-        for burst in BURSTS:
-            ours = _broker(number, deliveries, burst)
-            naive = _naive(number, deliveries, burst)
-            rows.append((number, burst, ours / naive))
-    return Report(
-        "broadcast",
-        "deliveries per second of processor time, as a multiple of a server with one `send_message` a delivery",
-        ("subscribers", "events at once", "ratio"),
-        rows,
-    )
-
-
-def _broker(subscribers: int, deliveries: int, burst: int) -> float:
-    with running_broker(Path(__file__).parent) as broker:
-        port = urlsplit(broker.url).port or 0
-        token = broker.token("--publish", "**", "--user", "watcher", "--ttl", "1h")
-        tokens = [broker.token("--user", f"user-{number}") for number in range(subscribers // 100 + 1)]
-        with EventsClient(Target(urlsplit(broker.url), token)) as client:
-
-            async def publish(events: int) -> None:
-                answer = await trio.to_thread.run_sync(client.send, [_TEXT] * events)
-                if not answer.taken:
-                    raise RuntimeError(answer.error)
-
-            async def connect(number: int) -> RawClient:
-                return await RawClient.connect(port, tokens[number % len(tokens)])
-
-            return trio.run(_measure, broker.pid, connect, subscribers, deliveries, burst, publish)
-
-
-def _naive(subscribers: int, deliveries: int, burst: int) -> float:
-    with _naive_server() as (pid, port):
-        publisher: list[RawClient] = []
-
-        async def publish(events: int) -> None:
-            await publisher[0].send({"event": "publish", "data": [EVENT] * events, "id": 7})
-            await publisher[0].skip_until(b'{"reply":7,"data":null}')
-            publisher[0].unread = b""
-
-        async def connect(number: int) -> RawClient:
-            if number == 0:
-                publisher.append(await RawClient.connect(port))
-            return await RawClient.connect(port)
-
-        async def measure() -> float:
-            try:
-                return await _measure(pid, connect, subscribers, deliveries, burst, publish)
-            finally:
-                await publisher[0].close()
-
-        return trio.run(measure)
+    reasons = {peer.name: reason for peer in peers if (reason := peer.why_not())}
+    rows: list[Sequence[Value]] = []
+    for subscribers in scale.connections:
+        with ExitStack() as stack:
+            sessions = {
+                peer.name: stack.enter_context(session(peer, subscribers)) for peer in peers if peer.name not in reasons
+            }
+            outcomes = in_turns(sessions, measure, scale)
+        ours = outcomes[Ours.name].deliveries_per_cpu_second
+        for peer in peers:
+            outcome = outcomes.get(peer.name)
+            rows.append((subscribers, peer.name, *(_NOT_MEASURED if outcome is None else _row(outcome, ours))))
+    notes = [f"{peer}: {reason}" for peer, reason in reasons.items()]
+    return Report(name, title, COLUMNS, rows, notes, chart=COLUMNS[2])
 
 
 @contextmanager
-def _naive_server() -> Iterator[tuple[int, int]]:
-    command = [sys.executable, "-m", "benchmarks.naive_server"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.pid, int(process.stdout.readline())
-        finally:
-            process.kill()
+def session(peer: Peer, subscribers: int) -> Iterator[Session]:
+    """A server with so many subscribers, for the length of the block."""
+    with (
+        peer.running() as server,
+        connected(Plan(server.port, server.dialect, server.subscribers(subscribers))) as crowd,
+    ):
+        yield Session(server.pid, crowd, server.publisher, lambda _: NAME)
 
 
-async def _measure(
-    pid: int,
-    connect: Callable[[int], Awaitable[RawClient]],
-    subscribers: int,
-    deliveries: int,
-    burst: int,
-    publish: Publish,
-) -> float:
-    clients: list[RawClient] = []
-    for number in range(subscribers):
-        client = await connect(number)
-        await client.subscribe("games.*.created")
-        clients.append(client)
-    await _round(clients, publish, 5 * burst, burst)  # what is loaded late is loaded now
-    events = deliveries // subscribers // burst * burst
-    before = cpu_seconds(pid)
-    await _round(clients, publish, events, burst)
-    spent = cpu_seconds(pid) - before
-    for client in clients:
-        await client.close()
-    return events * subscribers / spent
-
-
-async def _round(clients: Sequence[RawClient], publish: Publish, events: int, burst: int) -> None:
-    size = len(text_frame(_TEXT))
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            for client in clients:
-                nursery.start_soon(client.read, events * size)
-            for _ in range(events // burst):
-                await publish(burst)
+def _row(outcome: Rounds, ours: float) -> Sequence[Value]:
+    return (
+        outcome.deliveries_per_cpu_second,
+        ours / outcome.deliveries_per_cpu_second,
+        1_000_000 / outcome.deliveries_per_cpu_second,
+        outcome.percentile(0.50),
+        outcome.percentile(0.99),
+    )

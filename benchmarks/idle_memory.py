@@ -1,65 +1,41 @@
-"""What an idle connection costs in memory: a thousand of them, with a token and two subscriptions each."""
+"""What an idle connection costs in memory: with a token of its own and two subscriptions each."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-import attrs
-import trio
+from benchmarks.load.crowd import connected
+from benchmarks.load.messages import Plan
+from benchmarks.peers import Running
+from benchmarks.peers.ours import Ours
+from benchmarks.processes import allow_many_files, resident_kib
+from benchmarks.report import Report, Value
 
-from benchmarks.report import Report
-from benchmarks.sockets import RawClient, allow_many_files, resident_kib
-from broker.config import load_config
-from broker.edge.tokens import issue_token
-from examples.stage import RunningBroker, running_broker
-
-CONNECTIONS = 1000
+SIZES = ((1_000,), (1_000, 10_000))  # usually, and in full
 WARM_UP = 50  # connections before the first look: code is loaded and caches are filled by then
-BOUND_KIB = 40.0
-AT_ONCE = 20
+BOUND_KIB = 32.0
 
 
-def run(connections: int = CONNECTIONS) -> Report:
-    """Measure it."""
+def run(sizes: Sequence[int] = SIZES[0]) -> Report:
+    """Measure it, with a new broker for each number of connections."""
     allow_many_files()
-    with running_broker(Path(__file__).parent) as broker:
-        before, after = trio.run(_measure, broker, connections)
-    each = (after - before) / connections
+    rows = []
+    for connections in sizes:
+        with Ours(patterns=lambda user: (f"users.user-{user}.**", "games.*.created")).running() as broker:
+            rows.append(_row(broker, connections))
     return Report(
         "idle_memory",
-        f"resident memory of {connections:,} idle connections, 2 subscriptions each",
-        ("KiB before", "KiB after", "KiB each", "bound", "of the bound"),
-        [(before, after, each, BOUND_KIB, each / BOUND_KIB)],
+        "resident memory of idle connections, 2 subscriptions each",
+        ("connections", "KiB before", "KiB after", "KiB each", "bound", "of the bound"),
+        rows,
     )
 
 
-async def _measure(broker: RunningBroker, connections: int) -> tuple[int, int]:
-    auth = load_config(broker.folder / "config.toml", {}).auth
-    auth = attrs.evolve(auth, secret=attrs.evolve(auth.secret, generate=False))
-    tokens = [issue_token(auth, {"sub": f"user-{number}"}, 3600) for number in range(WARM_UP + connections)]
-    clients: list[RawClient] = []
-    limit = trio.CapacityLimiter(AT_ONCE)
-
-    async def connect(number: int) -> None:
-        async with limit:
-            client = await RawClient.connect(broker_port(broker), tokens[number])
-            await client.subscribe(f"users.user-{number}.**", "games.*.created")
-            clients.append(client)
-
-    async def connect_all(numbers: range) -> None:
-        async with trio.open_nursery() as nursery:
-            for number in numbers:
-                nursery.start_soon(connect, number)
-
-    await connect_all(range(WARM_UP))
-    before = resident_kib(broker.pid)
-    await connect_all(range(WARM_UP, WARM_UP + connections))
-    after = resident_kib(broker.pid)
-    for client in clients:
-        await client.close()
-    return before, after
-
-
-def broker_port(broker: RunningBroker) -> int:
-    """The port in the broker's URL."""
-    return int(broker.url.rpartition(":")[2])
+def _row(broker: Running, connections: int) -> Sequence[Value]:
+    subscribers = broker.subscribers(WARM_UP + connections)
+    with connected(Plan(broker.port, broker.dialect, subscribers[:WARM_UP])):
+        before = resident_kib(broker.pid)
+        with connected(Plan(broker.port, broker.dialect, subscribers[WARM_UP:])):
+            after = resident_kib(broker.pid)
+    each = (after - before) / connections
+    return connections, before, after, each, BOUND_KIB, each / BOUND_KIB

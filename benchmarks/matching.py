@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.report import Report
 from broker.core.audience import Users
 from broker.core.index import PatternIndex
-from broker.runtime.dispatcher import recipients
 from broker.runtime.registry import Registry
+from broker.runtime.routing import recipients
 
 SIZES = (10, 1_000, 100_000)
 FULL_SIZES = (*SIZES, 1_000_000)
@@ -53,14 +53,18 @@ def audience(sizes: Sequence[int] = CROWDS) -> Report:
     members = Users(frozenset(f"user-{number}" for number in range(10)))
     for size in sizes:
         registry = _crowd(size)
-        assert len(list(recipients(registry, NAME, members))) == 10
-        calls.append(lambda registry=registry: list(recipients(registry, NAME, members)))
+        assert len(_members_of(registry, members)) == 10
+        calls.append(lambda registry=registry: _members_of(registry, members))
     return Report(
         "audience",
         "time to find the 10 who may see an event, as the connections subscribed to ** grow",
         ("connections", "ratio"),
         list(zip(sizes, _ratios(calls), strict=True)),
     )
+
+
+def _members_of(registry: Registry[Any], users: Users) -> Collection[Any]:
+    return recipients(registry.matching(NAME), users.reach(registry.directory), users)
 
 
 @dataclass(eq=False)

@@ -1,0 +1,55 @@
+"""The beginning of a connection: handshake and subscription, step by step."""
+
+from __future__ import annotations
+
+import socket
+
+from benchmarks.load.dialects import Subscriber
+from benchmarks.load.frames import next_frame
+
+PATIENCE = 60.0
+
+
+class Refused(Exception):
+    """The server does not want this connection."""
+
+
+def subscribed(port: int, subscriber: Subscriber) -> tuple[socket.socket, bytes]:
+    """A connection that has said all that it has to say, and what came after the last answer.
+
+    Raises Refused.
+    """
+    connection = socket.socket()
+    if subscriber.deaf:  # what it does not read shall wait in the server, not in the kernel
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(PATIENCE)
+    connection.connect(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(subscriber.handshake())
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += _more(connection)
+    head, _, data = data.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 101"):
+        raise Refused(head.decode(errors="replace"))
+    for say, awaited in subscriber.steps:
+        connection.sendall(say)
+        said = b""
+        while awaited not in said:
+            said, data = _one_frame(connection, data)
+    return connection, data
+
+
+def _one_frame(connection: socket.socket, data: bytes) -> tuple[bytes, bytes]:
+    """The content of the next frame, and what has come after it."""
+    while (frame := next_frame(data, 0)) is None:
+        data += _more(connection)
+    _, begin, end = frame
+    return data[begin:end], data[end:]
+
+
+def _more(connection: socket.socket) -> bytes:
+    data = connection.recv(65_536)
+    if not data:
+        raise Refused("the server ended the connection")
+    return data
