@@ -22,7 +22,7 @@ from benchmarks.scale import IN_FLIGHT, Scale, in_turns
 PEERS: Sequence[Peer] = (Ours(), Nats(), Nchan(), WEBSOCKETS, SOCKETIO, NAIVE)
 EVENTS_PER_SECOND = 20
 SCALE = Scale()
-STEADY = Scale((1_000,), 5, 2.0)
+STEADY = Scale((1_000,), 7, 2.0)
 COLUMNS = (
     "subscribers",
     "server",

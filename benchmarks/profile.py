@@ -59,10 +59,10 @@ def profile(scale: Scale = SCALE) -> Report:
     allow_many_files()
     few, many = (_measured(subscribers, scale.seconds) for subscribers in scale.connections)
     columns: dict[str, Mapping[str, float]] = {}
-    for in_flight in (IN_FLIGHT, 1):
+    for in_flight, how in ((IN_FLIGHT, f"one of {IN_FLIGHT}"), (1, "alone")):
         a_delivery, an_event = _split(few[in_flight], many[in_flight], scale.connections)
-        columns[f"µs an event, {in_flight} in flight"] = an_event
-        columns[f"µs a delivery, {in_flight} in flight"] = a_delivery
+        columns |= {f"event {how}: µs": an_event, f"event {how}: %": _shares(an_event)}
+        columns |= {f"delivery {how}: µs": a_delivery, f"delivery {how}: %": _shares(a_delivery)}
     steps = [*STEPS, _TRIO, _OTHER]
     rows: list[Sequence[Value]] = [(step, *(column.get(step, 0.0) for column in columns.values())) for step in steps]
     rows.append(("all", *(sum(column.values()) for column in columns.values())))
@@ -104,6 +104,10 @@ def step_of(stack: Sequence[tuple[str, str]]) -> str:
         if found is not None:
             return _BEGINNINGS[found]
     return _TRIO if any("/trio/" in file for file, _ in stack) else _OTHER
+
+
+def _shares(costs: Mapping[str, float]) -> Mapping[str, float]:
+    return {step: 100 * cost / (sum(costs.values()) or 1) for step, cost in costs.items()}
 
 
 def _split(few: Costs, many: Costs, subscribers: Sequence[int]) -> tuple[Mapping[str, float], Mapping[str, float]]:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import broadcast, idle_memory, matching, slow_readers, sources, visibility
+from benchmarks.load.crowd import connected
+from benchmarks.load.messages import Plan
+from benchmarks.load.session import Session
 from benchmarks.peers import Peer
-from benchmarks.peers.ours import Ours
+from benchmarks.peers.ours import NAME, Ours
 from benchmarks.peers.packaged import Nats, Nchan
 from benchmarks.peers.python_servers import NAIVE, SOCKETIO, WEBSOCKETS, PythonServer
 from benchmarks.profile import profile
@@ -62,6 +65,23 @@ def test_a_peer_that_is_missing_has_a_row_without_numbers_and_a_reason() -> None
     assert "lacks a-nother" in note
 
 
+def test_a_crowd_may_be_several_processes() -> None:
+    with Ours().running() as server:
+        plan = Plan(server.port, server.dialect, server.subscribers(5))
+        with connected(plan, workers=3) as crowd:
+            outcome = Session(server.pid, crowd, server.publisher, lambda _: NAME).deliver(100, in_flight=10)
+    assert len(crowd.connections) == 3
+    assert outcome.events >= 100
+    assert outcome.latencies.total() == outcome.deliveries == 5 * outcome.events
+
+
+def test_a_server_that_forgets_somebody_fails_the_run() -> None:
+    with Ours(patterns=lambda user: ["other.*"] if user == 3 else ["games.*.created"]).running() as server:
+        plan = Plan(server.port, server.dialect, server.subscribers(4))
+        with connected(plan) as crowd, pytest.raises(RuntimeError, match="of 10 events only 0 came to everybody"):
+            Session(server.pid, crowd, server.publisher, lambda _: NAME, patience=0.5).deliver(10, in_flight=10)
+
+
 def test_events_for_one_user_each_are_measured_as_the_crowd_grows() -> None:
     report = visibility.per_user(Scale((3, 6), 1, 0.1))
     assert [row[:2] for row in report.rows] == [(50, 3), (50, 6), (256, 3), (256, 6)]
@@ -73,6 +93,9 @@ def test_slow_readers_are_measured_beside_a_crowd_without_them() -> None:
     report = slow_readers.slow_readers(Scale((9,), 1, 0.2))
     assert [row[0] for row in report.rows] == ["nobody", "drop_oldest", "disconnect"]
     assert numbers(report, "p99 to nobody")[0] == 1
+    nobody, dropped, disconnected = numbers(report, "frames not sent")
+    assert nobody == 0
+    assert dropped > disconnected == 1  # the client that does not read
     assert all(number > 0 for number in numbers(report, "p99 ms"))
 
 
@@ -86,7 +109,7 @@ def test_the_ways_from_a_source_to_the_sockets_are_measured() -> None:
 def test_a_profile_has_a_cost_for_each_step() -> None:
     report = profile(Scale((2, 4), 1, 0.5))
     assert report.rows[-1][0] == "all"
-    assert sum(numbers(report, "µs an event, 1 in flight")) > 0
+    assert sum(numbers(report, "event alone: µs")) > 0
 
 
 def test_idle_memory_is_measured_against_the_bound() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import processes
 from benchmarks.load.messages import Begin, Failed, Plan, Progress, Report
 
-WORKERS = max(2, len(processes.load_cores()))
+WORKERS = len(processes.load_cores())  # more of them would only take each other's time
 
 
 class Crowd:

@@ -16,7 +16,6 @@ from benchmarks.load.payload import payload
 from benchmarks.load.publishers import Publisher
 from benchmarks.processes import cpu_seconds, load_cores, on_cores
 
-PATIENCE = 60.0  # seconds without any progress
 _TICK = 0.01
 
 
@@ -69,15 +68,24 @@ class Session:
     """Measures one server.
 
     publisher: opens one, for each measurement anew, since nobody would answer its pings between them.
-    name: what event `number` is called.
+    name: what event `number` is called. patience: seconds without any progress.
     """
 
-    def __init__(self, pid: int, crowd: Crowd, publisher: Callable[[], Publisher], name: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        crowd: Crowd,
+        publisher: Callable[[], Publisher],
+        name: Callable[[int], str],
+        patience: float = 60.0,
+    ) -> None:
         self.pid = pid
+        self._patience = patience
         self._crowd = crowd
         self._open = publisher
         self._name = name
         self._sent = 0
+        self._moved = 0.0  # when there was progress
 
     def saturate(self, in_flight: int, seconds: float, at_once: int = 1) -> Outcome:
         """Have so many events in flight for so long; send when there is room for `at_once` or more."""
@@ -86,7 +94,7 @@ class Session:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 self._top_up(line, in_flight, at_once)
-                line.hear(end - time.monotonic())
+                self._hear(line, end - time.monotonic())
 
         return self._measured(publish_all)
 
@@ -97,7 +105,7 @@ class Session:
             goal = self._sent + events
             while self._sent < goal:
                 self._top_up(line, in_flight, 1)
-                line.hear(PATIENCE)
+                self._hear(line, 1.0)
 
         return self._measured(publish_all)
 
@@ -109,7 +117,7 @@ class Session:
             for number in range(int(seconds * per_second / at_once)):
                 due = begin + number * at_once / per_second
                 while (left := due - time.monotonic()) > 0 or not line.publisher.ready:
-                    line.hear(max(left, 0.001))
+                    self._hear(line, max(left, 0.001))
                 self._publish(line.publisher, at_once)
 
         return self._measured(publish_all)
@@ -117,6 +125,7 @@ class Session:
     def _measured(self, publish_all: Callable[[_Line], None]) -> Outcome:
         with closing(self._open()) as publisher, _Line(self._crowd, publisher) as line, on_cores(load_cores()):
             self._crowd.begin(self._sent)
+            self._moved = time.monotonic()
             first, cpu = self._sent, cpu_seconds(self.pid)
             publish_all(line)
             self._drain(line)
@@ -138,13 +147,16 @@ class Session:
 
     def _drain(self, line: _Line) -> None:
         """Wait until everything has come to everybody."""
-        done, end = self._crowd.done, time.monotonic() + PATIENCE
         while not line.publisher.ready or self._crowd.done < self._sent:
-            line.hear(1.0)
-            if self._crowd.done > done:
-                done, end = self._crowd.done, time.monotonic() + PATIENCE
-            elif time.monotonic() > end:
-                raise RuntimeError(f"of {self._sent} events only {done} came to everybody")
+            self._hear(line, 1.0)
+
+    def _hear(self, line: _Line, timeout: float) -> None:
+        before, now = self._crowd.done, time.monotonic()
+        line.hear(min(timeout, self._patience))
+        if before < self._crowd.done or self._crowd.done == self._sent:
+            self._moved = now
+        elif now - self._moved > self._patience:
+            raise RuntimeError(f"of {self._sent} events only {before} came to everybody")
 
 
 class _Line:
