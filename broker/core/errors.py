@@ -125,6 +125,12 @@ class UnknownCommand(ClientError):
     code = "unknown_command"
 
 
+class LogGap(ClientError):
+    """The log no longer reaches back to where somebody wants to go on: events after that place are gone."""
+
+    code = "resume_gap"
+
+
 class AuthenticationError(BrokerError):
     """Credentials that can't be accepted. The message is safe to show: it never contains the token."""
 

@@ -52,6 +52,22 @@ class Dispatcher:
         # All of them from the start, so that whoever watches sees 0 and not nothing.
         self.counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
 
+    async def recall(self) -> None:
+        """Know again, at the start, what was known when the last broker ended, however it did."""
+        learned, records = await self._log.recall()
+        self._facts = Facts(learned)
+        self._facts.keep(self._policy.relations)
+        for record in records:
+            try:
+                changes = self._policy.changes(Happening(record.event))
+                self._facts.add(changes, record.offset)
+                self._facts.remove(changes)
+            except Exception:  # the one event, as in `run`
+                self._failed(record)
+        self._learned_from(records)
+        told = {"facts": self._facts.statistics()["facts"], "learned_again": len(records)}
+        logger.info("relations.recalled", extra=told)
+
     async def run(self, ingest: Ingest) -> None:
         """Dispatch until the door is closed and nothing is left."""
         while True:
@@ -59,15 +75,16 @@ class Dispatcher:
                 batches = await ingest.take(_BATCHES_AT_ONCE)
             except EndOfIngest:
                 return
-            for record in await self._append(batches):
+            records = await self._append(batches)
+            for record in records:
                 try:
                     self._deliver(record)
                 except Exception:  # a fault of ours costs this one event, seen by nobody, and not all that follow
-                    logger.exception("event.failed", extra={"event_name": record.event.name})
-                    self.counters["failed"] += 1
+                    self._failed(record)
                 if self._offered >= _OFFERS_PER_TURN:
                     self._offered = 0
                     await trio.lowlevel.checkpoint()
+            self._learned_from(records)
 
     def adopt(self, policy: Policy) -> None:
         """Let `policy` rule from the next event on. Facts stay, except those of relations that are gone."""
@@ -119,6 +136,15 @@ class Dispatcher:
                 self._offer(connection, delivery)
         finally:  # whom the event takes out is out, also if something of ours failed on the way
             self._facts.remove(changes)
+
+    def _learned_from(self, records: Sequence[Record]) -> None:
+        # The log has what was learned from a batch with the next one, and the batch itself until then.
+        if records:
+            self._log.learn(self._facts.changed(records[-1].offset))
+
+    def _failed(self, record: Record) -> None:
+        logger.exception("event.failed", extra={"event_name": record.event.name})
+        self.counters["failed"] += 1
 
     def _note(self, faults: list[str], record: Record) -> None:
         self.counters["visibility_faults"] += len(faults)
