@@ -9,8 +9,9 @@ from dataclasses import asdict
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from benchmarks import amqp, broadcast, idle_memory, matching, slow_readers, sources, visibility
+from benchmarks import amqp, broadcast, idle_memory, log, matching, slow_readers, sources, visibility
 from benchmarks.charts import write_chart
 from benchmarks.peers.ours import Ours
 from benchmarks.profile import SCALE as PROFILE
@@ -29,13 +30,14 @@ class Extent(Enum):
 
 
 Benchmark = Callable[[Extent], Report]
+T = TypeVar("T")
 
 
 def _scaled(measure: Callable[[Scale], Report], usual: Scale, quick: tuple[int, ...] = (5,)) -> Benchmark:
     return lambda extent: measure(Scale(quick, 1, 0.2) if extent is Extent.QUICK else usual)
 
 
-def _sizes(extent: Extent, *sizes: tuple[int, ...]) -> tuple[int, ...]:
+def _size(extent: Extent, *sizes: T) -> T:
     return sizes[list(Extent).index(extent)]
 
 
@@ -48,9 +50,9 @@ def _amqp(measure: Callable[..., Report], extent: Extent) -> Report:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "idle_memory": lambda extent: idle_memory.run(_sizes(extent, (20,), *idle_memory.SIZES)),
-    "matching": lambda extent: matching.index(_sizes(extent, (10, 100), matching.SIZES, matching.FULL_SIZES)),
-    "audience": lambda extent: matching.audience(_sizes(extent, (100, 200), matching.CROWDS, matching.CROWDS)),
+    "idle_memory": lambda extent: idle_memory.run(_size(extent, (20,), *idle_memory.SIZES)),
+    "matching": lambda extent: matching.index(_size(extent, (10, 100), matching.SIZES, matching.FULL_SIZES)),
+    "audience": lambda extent: matching.audience(_size(extent, (100, 200), matching.CROWDS, matching.CROWDS)),
     "broadcast": _scaled(broadcast.saturated, broadcast.SCALE),
     "one_at_a_time": _scaled(broadcast.one_at_a_time, broadcast.SCALE),
     "steady": _scaled(broadcast.steady, broadcast.STEADY),
@@ -58,6 +60,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "slow_readers": _scaled(slow_readers.slow_readers, slow_readers.SCALE, (9,)),
     "sources": _scaled(sources.sources, sources.SCALE),
     "profile": _scaled(profile, PROFILE, (2, 4)),
+    "log_publishing": lambda extent: log.publishing(held=_size(extent, 100, log.HELD, log.FULLY_HELD)),
+    "log_opening": lambda extent: log.opening(
+        _size(extent, 100, log.HELD, log.FULLY_HELD), _size(extent, 10, log.FACTS, log.FULL_FACTS)
+    ),
     "amqp_consuming": partial(_amqp, amqp.consuming),
     "amqp_publishing": partial(_amqp, amqp.publishing),
 }
@@ -68,7 +74,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measurements, as ratios side by side.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHMARKS)}; default: all")
     extent = parser.add_mutually_exclusive_group()
-    extent.add_argument("--full", action="store_true", help="a million patterns and 10,000 connections, too")
+    extent.add_argument(
+        "--full", action="store_true", help="a million patterns, 10,000 connections and a million events, too"
+    )
     extent.add_argument(
         "--quick", action="store_true", help="only see whether everything runs; the numbers mean nothing"
     )

@@ -1,7 +1,8 @@
 """The broker as a whole: what it is made of, how it runs, and the order in which it stops.
 
 The story is `Broker.run`: nurseries one inside another, so that what feeds ends before what is fed. Sources end
-first; then the dispatcher, when it has given out all that came in; then the clients, when they have got it.
+first; then the dispatcher, when it has given out all that came in; then the clients, when they have got it; and last
+the log, of which all of them made use.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 import trio
 
 from broker.config import Config, ServerConfig, WebSocketConfig
-from broker.core.errors import Close, FaultyFile
+from broker.core.errors import Close, FaultyFile, LogUnavailable, OperatorError
 from broker.core.health import health_routes
 from broker.core.http import Route
 from broker.core.policy import Policy
@@ -26,12 +28,13 @@ from broker.core.ports import Authenticator, Connector, Log, Receiver
 from broker.edge.front import Front, FrontSettings
 from broker.edge.listener import open_listeners
 from broker.edge.metrics import Metrics
-from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.connection import Connection, ConnectionLimits, Services
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.heartbeat import Heartbeat
 from broker.runtime.ingest import Ingest
 from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.registry import Registry
+from broker.runtime.resuming import Resuming
 from broker.runtime.supervision import State, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -77,10 +80,12 @@ class Broker:
         self._ingest = Ingest(config.ingest.queue_size)
         self._log = parts.log
         self._dispatcher = Dispatcher(parts.log, parts.policy, self._registry)
+        self._resuming = Resuming(parts.log, self._dispatcher, self._registry)
         self._counters = Counter(policy_reloads=0, policy_reloads_failed=0)
         self._stopping = trio.Event()
         routes = self._routes(parts.receivers)
-        self._front = Front(_front_settings(config), self._registry, parts.authenticator, routes)
+        services = Services(self._registry, parts.authenticator, self._resuming)
+        self._front = Front(_front_settings(config), services, routes)
 
     async def run(self, started: Callable[[Address], None]) -> None:
         """Serve until SIGINT or SIGTERM; SIGHUP reads the policy anew. A second SIGINT or SIGTERM ends it at once.
@@ -89,33 +94,42 @@ class Broker:
 
         Raises OperatorError where it can't begin to serve.
         """
-        server = self._config.server
-        tls = (server.tls.certificate, server.tls.private_key) if server.tls else None
-        listeners, port = await open_listeners(server.host, server.port, tls)
-        address = address_of(server, port)
-        with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
-            async with trio.open_nursery() as watch:
-                watch.start_soon(self._obey, signals, watch.cancel_scope)
-                watch.start_soon(_heartbeat(self._config.websocket).run, self._registry)
-                async with trio.open_nursery() as clients:
-                    async with trio.open_nursery() as heart:
-                        heart.start_soon(self._dispatcher.run, self._ingest)
-                        async with trio.open_nursery() as sources:
-                            serve = partial(trio.serve_listeners, self._front.serve, listeners)
-                            sources.start_soon(partial(serve, handler_nursery=clients))
-                            for source in self._sources:
-                                sources.start_soon(source.run, self._ingest)
-                            logger.info("broker.serving", extra={"url": address.url})
-                            started(address)
-                            await self._stopping.wait()
-                            logger.info("broker.stopping", extra={"connections": len(self._registry)})
-                            sources.cancel_scope.cancel()
-                        self._front.stop()
-                        self._ingest.close()
-                    clients.cancel_scope.deadline = trio.current_time() + server.shutdown_grace
-                    self._bid_farewell()
-                watch.cancel_scope.cancel()
+        with closing(self._log):
+            await self._recall()
+            server = self._config.server
+            tls = (server.tls.certificate, server.tls.private_key) if server.tls else None
+            listeners, port = await open_listeners(server.host, server.port, tls)
+            address = address_of(server, port)
+            with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
+                async with trio.open_nursery() as watch:
+                    await watch.start(self._resuming.run)
+                    watch.start_soon(self._obey, signals, watch.cancel_scope)
+                    watch.start_soon(_heartbeat(self._config.websocket).run, self._registry)
+                    async with trio.open_nursery() as clients:
+                        async with trio.open_nursery() as heart:
+                            heart.start_soon(self._dispatcher.run, self._ingest)
+                            async with trio.open_nursery() as sources:
+                                serve = partial(trio.serve_listeners, self._front.serve, listeners)
+                                sources.start_soon(partial(serve, handler_nursery=clients))
+                                for source in self._sources:
+                                    sources.start_soon(source.run, self._ingest)
+                                logger.info("broker.serving", extra={"url": address.url})
+                                started(address)
+                                await self._stopping.wait()
+                                logger.info("broker.stopping", extra={"connections": len(self._registry)})
+                                sources.cancel_scope.cancel()
+                            self._front.stop()
+                            self._ingest.close()
+                        clients.cancel_scope.deadline = trio.current_time() + server.shutdown_grace
+                        self._bid_farewell()
+                    watch.cancel_scope.cancel()
         logger.info("broker.stopped")
+
+    async def _recall(self) -> None:
+        try:
+            await self._dispatcher.recall()
+        except LogUnavailable as error:
+            raise OperatorError(f"log.path: {error}") from error
 
     def gauges(self) -> Mapping[str, int]:
         """How things are now, by name."""
@@ -137,7 +151,13 @@ class Broker:
             for name, value in source.connector.counters.items()
         }
         failed = sum(source.failures for source in self._sources)
-        return {**self._dispatcher.counters, **self._counters, "connectors_failed": failed, **connectors}
+        return {
+            **self._dispatcher.counters,
+            **self._resuming.counters,
+            **self._counters,
+            "connectors_failed": failed,
+            **connectors,
+        }
 
     def _routes(self, receivers: Iterable[Receiver]) -> list[Route]:
         routes = health_routes(

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,7 @@ def run(
     broker = build_broker(loaded, config.absolute().parent)
     _allow_many_files()
     _collect_rarely()
+    _switch_soon()
     with _ready_file(ready_file) as tell_ready:
 
         def started(address: Address) -> None:
@@ -77,6 +79,11 @@ def _collect_rarely() -> None:
     # defaults the collector's walks over it cost a broadcast to 1,000 clients half of its time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def _switch_soon() -> None:
+    # The log's thread gives the interpreter away at each call of SQLite, and under load waits so long to get it back.
+    sys.setswitchinterval(0.0005)
 
 
 @contextmanager

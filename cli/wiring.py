@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.app import Broker, Parts
-from broker.config import AmqpConfig, Config
+from broker.config import AmqpConfig, Config, LogConfig
 from broker.core.policy_file import load_policy
-from broker.core.ports import Authenticator, Connector, Receiver
+from broker.core.ports import Authenticator, Connector, Log, Receiver
 from broker.edge.memory_log import MemoryLog
+from broker.edge.retention import Retention
 from broker.edge.secret_file import read_secret
+from broker.edge.sqlite_log import SqliteLog
 from broker.edge.tokens import build_authenticator
 from cli.sources import build_signatures
 from connectors.amqp.reading import reader
@@ -21,6 +23,8 @@ from connectors.amqp.url import Address, BadUrl, parse_urls
 from connectors.stdin import Stdin
 from connectors.webhook import Webhook
 
+IN_MEMORY = ":memory:"  # in the place of a file
+
 
 def build_broker(config: Config, folder: Path) -> Broker:
     """Assemble the broker that `config` describes. `folder`: where the relative paths in it begin.
@@ -28,19 +32,19 @@ def build_broker(config: Config, folder: Path) -> Broker:
     Raises OperatorError for a policy, a key or a secret that can't be used.
     """
     authenticator = build_authenticator(config.auth)
-    log = MemoryLog(
-        retain_events=config.log.retain_events,
-        retain_seconds=config.log.retain_seconds,
-        retain_bytes=config.log.retain_bytes,
-    )
     parts = Parts(
         policy=load_policy(Path(config.visibility.policy)),
         authenticator=authenticator,
-        log=log,
         connectors=_connectors(config, folder),
         receivers=_receivers(config, authenticator),
+        log=_open_log(config.log, folder),  # after what may be refused: it is open then
     )
     return Broker(config, parts)
+
+
+def _open_log(config: LogConfig, folder: Path) -> Log:
+    retention = Retention(config.retain_events, config.retain_seconds, config.retain_bytes)
+    return MemoryLog(retention) if config.path == IN_MEMORY else SqliteLog(folder / config.path, retention)
 
 
 def _connectors(config: Config, folder: Path) -> list[Connector]:

@@ -11,8 +11,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core.errors import AuthenticationError, InvalidToken, MissingToken
-from broker.core.ports import Identity
-from broker.runtime.connection import Ending, Party, PeerGone
+from broker.core.ports import Authenticator, Identity
+from broker.runtime.connection import Connection, Ending, Party, PeerGone, Resumed, Resumer, Services
+from broker.runtime.registry import Registry
 
 PING, TEXT, CLOSE = 0x9, 0x1, 0x8
 
@@ -33,6 +34,20 @@ class Tokens:
 
     def publisher(self, token: str | None) -> Identity:
         return self.identify(token)
+
+
+class NobodyResumes:
+    """Knows of nothing that anybody could have missed."""
+
+    def start(self, connection: Connection, place: str | None, resumed: Resumed) -> trio.CancelScope:
+        raise NotImplementedError
+
+
+def services(
+    registry: Registry[Connection], tokens: Authenticator | None = None, resumer: Resumer | None = None
+) -> Services:
+    """What connections need, with stand-ins for what is not given."""
+    return Services(registry, tokens or Tokens(), resumer or NobodyResumes())
 
 
 class Client:

@@ -78,7 +78,7 @@ def test_an_empty_file_is_valid_and_has_the_documented_defaults() -> None:
     )
     assert config.websocket.compression == CompressionConfig(enabled=True, threshold=1024)
     assert config.auth.secret == SecretSource(file=FOLDER / ".broker/jwt.secret", generate=True)
-    assert (config.log.path, config.log.retain_bytes) == (":memory:", 268_435_456)
+    assert (config.log.path, config.log.retain_bytes) == (".broker/log.db", 1_073_741_824)
     assert (config.connectors.webhook.enabled, config.connectors.stdin.enabled) == (True, False)
 
 
@@ -248,7 +248,6 @@ def test_a_rule_over_several_keys_is_silent_while_one_of_them_is_misread() -> No
 @pytest.mark.parametrize(
     ("text", "path", "line"),
     [
-        ('[log]\npath = ".broker/log.db"', "log.path", 2),
         ('[handlers]\nmodules = ["a:b"]', "handlers.modules", 2),
     ],
 )
@@ -390,7 +389,6 @@ def test_other_variables_are_no_overrides() -> None:
         ("BROKER_SERVER__ALLOWED_ORIGINS", "*", "this key holds more than one value"),
         ("BROKER_AUTH__SECRET", "hunter2", "this key holds more than one value"),
         ("BROKER_WEBSOCKET__HEARTBEAT_TIMEOUT", "0", "while there is a heartbeat"),
-        ("BROKER_LOG__PATH", "x.db", "is not available in this release"),
         ("BROKER_SERVER__TLS__CERTIFICATE", "x.pem", "is missing"),
     ],
 )

@@ -10,6 +10,7 @@ from broker.config.schema import AmqpConfig, AuthConfig, Config, SourceConfig, W
 
 _OWN_PATHS = ("/healthz", "/readyz", "/metrics")
 _LATER = "is not available in this release"
+_NOT_YET: Sequence[tuple[tuple[str, ...], object, str]] = ((("handlers", "modules"), [], "write modules = []"),)
 
 
 def check(config: Config) -> list[Problem]:
@@ -25,14 +26,7 @@ def check(config: Config) -> list[Problem]:
 
 def not_in_this_release(data: Mapping[str, Any]) -> list[Problem]:
     """What `data` asks for that a later release will have: refused, since to ignore it would be worse."""
-    return [
-        Problem(path, _LATER, hint)
-        for path, default, hint in (
-            (("log", "path"), ":memory:", 'write path = ":memory:"; events are kept in memory'),
-            (("handlers", "modules"), [], "write modules = []"),
-        )
-        if _look_up(data, path, default) != default
-    ]
+    return [Problem(path, _LATER, hint) for path, default, hint in _NOT_YET if _look_up(data, path, default) != default]
 
 
 def _look_up(data: Any, path: tuple[str, ...], default: Any) -> Any:

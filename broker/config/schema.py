@@ -112,10 +112,10 @@ class VisibilityConfig:
 class LogConfig:
     """`[log]`: where accepted events are kept, and how much of them."""
 
-    path: Text = ":memory:"
+    path: Text = ".broker/log.db"
     retain_events: Count = 1_000_000
     retain_seconds: WholeSeconds = 86_400
-    retain_bytes: Bytes = 268_435_456
+    retain_bytes: Bytes = 1_073_741_824
 
 
 @attrs.frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""The client protocol as values: a text frame becomes a command, an answer becomes a frame."""
+"""The client protocol as values: a text frame becomes a command, and what an answer holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from broker.core.errors import BadJSON, BadShape, BrokerError
-from broker.core.frames import json_frame
 
 MAX_ID_LENGTH = 255
 
@@ -45,15 +44,15 @@ def parse_command(text: str) -> Command:
     return Command(event, value.get("data"), command_id)
 
 
-def reply_frame(command_id: CommandId, data: Any) -> bytes:
+def reply(command_id: CommandId, data: Any) -> dict[str, Any]:
     """The answer to a command that went well."""
-    return json_frame({"reply": command_id, "data": data})
+    return {"reply": command_id, "data": data}
 
 
-def error_frame(error: BrokerError, command_id: CommandId | None = None) -> bytes:
+def problem(error: BrokerError, command_id: CommandId | None = None) -> dict[str, Any]:
     """The answer to a command that did not, with its id if it had one."""
-    reply = {} if command_id is None else {"reply": command_id}
-    return json_frame({**reply, "error": str(error), "code": error.code})
+    begin = {} if command_id is None else {"reply": command_id}
+    return {**begin, "error": str(error), "code": error.code}
 
 
 def _is_id(value: object) -> bool:

@@ -125,6 +125,18 @@ class UnknownCommand(ClientError):
     code = "unknown_command"
 
 
+class LogGap(ClientError):
+    """The log no longer reaches back to where somebody wants to go on: events after that place are gone."""
+
+    code = "resume_gap"
+
+
+class ResumeInProgress(ClientError):
+    """The connection is resuming already."""
+
+    code = "resume_in_progress"
+
+
 class AuthenticationError(BrokerError):
     """Credentials that can't be accepted. The message is safe to show: it never contains the token."""
 

@@ -1,17 +1,14 @@
 """WebSocket frames as the server writes them, and a watch over those that a client sends (RFC 6455 section 5).
 
-A server's frames carry no mask, so one event has one frame for everybody: it is encoded here once, and the bytes are
-shared. What comes from a client is parsed by the library; the scanner only counts what the library does not bound.
+What comes from a client is parsed by the library; the scanner only counts what the library does not bound.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from broker.core.errors import Close
-from broker.core.event import Record
 
 PING = b"\x89\x00"
 MAX_FRAGMENTS = 1024
@@ -49,52 +46,6 @@ def close_frame(code: int, reason: str = "") -> bytes:
 def is_close(frame: bytes) -> bool:
     """Whether these bytes begin a close frame."""
     return bool(frame) and frame[0] & 0x0F == _CLOSE
-
-
-class Delivery:
-    """One record on its way out: its frame is encoded when the first connection needs it, and shared by all."""
-
-    __slots__ = ("_frame", "record")
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self._frame: bytes | None = None
-
-    @property
-    def frame(self) -> bytes:
-        """`{"event": NAME, "data": PAYLOAD}` as a text frame, the payload's bytes as they came."""
-        if self._frame is None:
-            event = self.record.event
-            self._frame = text_frame(b'{"event":"%b","data":%b}' % (_json_text(event.name), event.data))
-        return self._frame
-
-
-def _json_text(name: str) -> bytes:
-    """An event's name as it stands between the quotes of JSON; it has no control characters (`core/event.py`)."""
-    if '"' in name or "\\" in name:
-        name = name.replace("\\", "\\\\").replace('"', '\\"')
-    return name.encode()
-
-
-class Bundle:
-    """Deliveries that go to the same connections, in order, their frames joined once for all of them."""
-
-    __slots__ = ("count", "data", "deliveries", "size")
-
-    def __init__(self, deliveries: Sequence[Delivery]) -> None:
-        self.deliveries = deliveries
-        self.count = len(deliveries)
-        self.data = deliveries[0].frame if self.count == 1 else b"".join([each.frame for each in deliveries])
-        self.size = len(self.data)
-
-    def cut(self, sent: int) -> tuple[int, bytes]:
-        """Where `sent` bytes are gone: how many frames have at least begun, and what is missing of the last of them."""
-        end = 0
-        for begun, delivery in enumerate(self.deliveries, start=1):
-            end += len(delivery.frame)
-            if end >= sent:
-                return begun, self.data[sent:end]
-        raise ValueError(f"{sent} bytes are more than there were")
 
 
 class FrameScanner:

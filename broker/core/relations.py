@@ -10,7 +10,7 @@ until an event says all of it again (`set`, `clear`). A key that no event has na
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
@@ -71,12 +71,34 @@ class Relation:
     steps: tuple[Step, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Facts on their way to the log or back: all of them, or only those that have changed.
+
+    offset: of the event up to which, that one too, everything is counted in.
+    members: since which offset a user is one, by relation, key and user; None: no more.
+    doubts: whether nobody knows the members, by relation and key.
+    """
+
+    offset: int = 0
+    members: Mapping[tuple[str, str, str], int | None] = field(default_factory=dict)
+    doubts: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+
+    def followed_by(self, later: Learned) -> Learned:
+        """Both as one."""
+        return Learned(later.offset, {**self.members, **later.members}, {**self.doubts, **later.doubts})
+
+
 class Facts:
     """Who is a member of what, and since which offset."""
 
-    def __init__(self) -> None:
+    def __init__(self, learned: Learned | None = None) -> None:
         self._members: dict[str, dict[str, dict[str, int]]] = {}
         self._doubtful: dict[str, set[str]] = {}
+        self._changed_members: dict[tuple[str, str, str], int | None] = {}
+        self._changed_doubts: dict[tuple[str, str], bool] = {}
+        if learned is not None:
+            self._restore(learned)
 
     def add(self, changes: Iterable[Change], offset: int) -> None:
         """Take in what the event at `offset` adds, before its audience is taken."""
@@ -86,7 +108,8 @@ class Facts:
             elif change.users and self._may_add(change):
                 members = self._members.setdefault(change.relation, {}).setdefault(change.key, {})
                 for user in change.users:
-                    members.setdefault(user, offset)
+                    if members.setdefault(user, offset) == offset:
+                        self._changed_members[change.relation, change.key, user] = offset
 
     def remove(self, changes: Sequence[Change]) -> None:
         """Take out what the same event takes away, after its audience was taken."""
@@ -108,8 +131,16 @@ class Facts:
     def keep(self, relations: Iterable[str]) -> None:
         """Forget all other relations; for a new policy."""
         kept = frozenset(relations)
-        self._members = {name: keys for name, keys in self._members.items() if name in kept}
-        self._doubtful = {name: keys for name, keys in self._doubtful.items() if name in kept}
+        for places, forget in ((self._members, self._forget), (self._doubtful, self._trust)):
+            for relation in places.keys() - kept:
+                for key in list(places[relation]):
+                    forget(relation, key)
+
+    def changed(self, offset: int) -> Learned:
+        """What has changed since the last call, for the log. `offset`: of the last event that was taken in."""
+        members, self._changed_members = self._changed_members, {}
+        doubts, self._changed_doubts = self._changed_doubts, {}
+        return Learned(offset, members, doubts)
 
     def statistics(self) -> Mapping[str, int]:
         """How many relations, keys with members, members in all, and keys in doubt."""
@@ -120,19 +151,28 @@ class Facts:
             "doubtful_keys": sum(len(keys) for keys in self._doubtful.values()),
         }
 
+    def _restore(self, learned: Learned) -> None:
+        for (relation, key, user), since in learned.members.items():
+            if since is not None:
+                self._members.setdefault(relation, {}).setdefault(key, {})[user] = since
+        for (relation, key), doubtful in learned.doubts.items():
+            if doubtful:
+                self._doubtful.setdefault(relation, set()).add(key)
+
     def _may_add(self, change: Change) -> bool:
         return change.action is Action.SET or (change.action is Action.ADD and self.complete(*_place(change)))
 
     def _doubt(self, change: Change) -> None:
-        self._forget(change)
+        self._forget(*_place(change))
         self._doubtful.setdefault(change.relation, set()).add(change.key)
+        self._changed_doubts[_place(change)] = True
 
     def _remove(self, change: Change, changes: Iterable[Change]) -> None:
         if change.action is Action.CLEAR:
-            self._trust(change)
-            self._forget(change)
+            self._trust(*_place(change))
+            self._forget(*_place(change))
         elif change.action is Action.SET and not any(_spoils(change, also) for also in changes):
-            self._trust(change)
+            self._trust(*_place(change))
             kept = change.users.union(*(also.users for also in changes if _adds_to(change, also)))
             self._take(change, [user for user in self.members(*_place(change)) if user not in kept])
         elif change.action is Action.REMOVE:
@@ -141,21 +181,25 @@ class Facts:
     def _take(self, change: Change, users: Iterable[str]) -> None:
         members = self._members.get(change.relation, {}).get(change.key, {})
         for user in users:
-            members.pop(user, None)
+            if members.pop(user, None) is not None:
+                self._changed_members[change.relation, change.key, user] = None
         if not members:
-            self._forget(change)
+            self._forget(*_place(change))
 
-    def _forget(self, change: Change) -> None:
-        keys = self._members.get(change.relation, {})
-        keys.pop(change.key, None)
+    def _forget(self, relation: str, key: str) -> None:
+        keys = self._members.get(relation, {})
+        for user in keys.pop(key, ()):
+            self._changed_members[relation, key, user] = None
         if not keys:
-            self._members.pop(change.relation, None)
+            self._members.pop(relation, None)
 
-    def _trust(self, change: Change) -> None:
-        doubtful = self._doubtful.get(change.relation, set())
-        doubtful.discard(change.key)
+    def _trust(self, relation: str, key: str) -> None:
+        doubtful = self._doubtful.get(relation, set())
+        if key in doubtful:
+            doubtful.discard(key)
+            self._changed_doubts[relation, key] = False
         if not doubtful:
-            self._doubtful.pop(change.relation, None)
+            self._doubtful.pop(relation, None)
 
 
 def _place(change: Change) -> tuple[str, str]:

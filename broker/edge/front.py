@@ -17,11 +17,9 @@ from broker.core.credentials import token_of
 from broker.core.errors import CLOSE_FOR_AUTHENTICATION, AuthenticationError, BrokerError, Close
 from broker.core.http import Handler, Request, Response, Route, error_response
 from broker.core.origins import origin_allowed
-from broker.core.ports import Authenticator
 from broker.edge.http import BadRequest, HttpConnection
 from broker.edge.websocket import Handshake, check_upgrade, choose_subprotocol, converse, wants_upgrade
-from broker.runtime.connection import Connection, ConnectionLimits, Refusal
-from broker.runtime.registry import Registry
+from broker.runtime.connection import Connection, ConnectionLimits, Refusal, Services
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +50,11 @@ class Front:
     def __init__(
         self,
         settings: FrontSettings,
-        registry: Registry[Connection],
-        authenticator: Authenticator,
+        services: Services,
         routes: Iterable[Route],
     ) -> None:
         self._settings = settings
-        self._registry = registry
-        self._authenticator = authenticator
+        self._services = services
         self._routes = _table(routes)
         self._open = 0
         self._conversations = 0
@@ -148,12 +144,12 @@ class Front:
     def _party(self, request: Request) -> Connection | Refusal:
         settings = self._settings
         try:
-            identity = self._authenticator.identify(token_of(request) if settings.authenticate else None)
+            identity = self._services.authenticator.identify(token_of(request) if settings.authenticate else None)
         except AuthenticationError as error:
             if settings.reject_unauthenticated:
                 raise BadRequest(HTTPStatus.UNAUTHORIZED, str(error)) from None
             return Refusal(CLOSE_FOR_AUTHENTICATION[type(error)], str(error))
-        return Connection(identity, self._registry, self._authenticator, settings.limits)
+        return Connection(identity, self._services, settings.limits)
 
     async def _answer(self, request: Request) -> Response:
         methods = self._routes.get(request.path)

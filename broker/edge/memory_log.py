@@ -2,88 +2,127 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from secrets import token_bytes
 
 import trio
 
+from broker.core.errors import LogGap
 from broker.core.event import Event, Record
+from broker.core.relations import Learned
+from broker.edge.positions import KEY_BYTES, Positions, opening
+from broker.edge.retention import Retention
 
 _OVERHEAD = 400  # bytes that a held event takes beyond its texts: measured on CPython 3.11, rounded up
-_ID_BYTES = 12
 
-
-class _Held(NamedTuple):
-    id: str
-    size: int
-    at: float
+# Name, payload, id of its own, source, size, time. A bare tuple, of which there may be a million: unlike objects of a
+# class it costs the garbage collector nothing, since it is seen once to hold nothing that could lead back to it.
+_Held = tuple[str, bytes, str | None, str, int, float]
 
 
 class MemoryLog:
-    """Holds events until one of the bounds is reached, the oldest going first.
+    """Holds events until one of the bounds is reached, the oldest going first. `retention.bytes` is memory.
 
-    Until there is a way to read events back, only what gives and recognises ids is held, not the payloads.
-
-    retain_events: how many. retain_seconds: how long. retain_bytes: how much memory in all.
     clock: seconds, running forward.
     """
 
-    def __init__(
-        self,
-        *,
-        retain_events: int = 1_000_000,
-        retain_seconds: float = 86_400,
-        retain_bytes: int = 268_435_456,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._retain_events = retain_events
-        self._retain_seconds = retain_seconds
-        self._retain_bytes = retain_bytes
+    def __init__(self, retention: Retention | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._retention = retention or Retention()
         self._clock = clock
-        self._held: deque[_Held] = deque()
-        self._ids: set[str] = set()
+        self._held: dict[int, _Held] = {}
+        self._own_ids: dict[str, int] = {}  # those that publishers chose; ours can be read back
         self._bytes = 0
         self._next_offset = 1
+        self._positions = Positions(token_bytes(KEY_BYTES), [opening(1)])
 
     async def append(self, events: Sequence[Event]) -> Sequence[Record | str]:
         """See `Log` in `core/ports.py`."""
         await trio.lowlevel.checkpoint_if_cancelled()  # it never waits, and who calls it has just waited
         now = self._clock()
-        self._forget_older_than(now - self._retain_seconds)
-        random = iter(_random_ids(sum(event.id is None for event in events)))
-        return [self._take(event, next(random) if event.id is None else event.id, now) for event in events]
+        self._forget(now)  # before, for the time that has passed, and after, for what has come
+        offsets = [self._take(event, now) for event in events]
+        self._forget(now)
+        return self._positions.answers(events, offsets)
+
+    def learn(self, learned: Learned) -> None:
+        """See `Log` in `core/ports.py`. Who learned it lives as long as this log does, so nothing need be kept."""
+
+    async def recall(self) -> tuple[Learned, Sequence[Record]]:
+        """See `Log` in `core/ports.py`."""
+        await trio.lowlevel.checkpoint()
+        return Learned(), ()
+
+    def position(self, after: int | None = None) -> str:
+        """See `Log` in `core/ports.py`."""
+        return self._positions.position(self._next_offset - 1 if after is None else after)
+
+    async def locate(self, place: str) -> int | None:
+        """See `Log` in `core/ports.py`."""
+        await trio.lowlevel.checkpoint()
+        given = self._positions.read(place)
+        if given is not None and self._first_offset - 1 <= given.offset < self._next_offset:
+            return given.offset
+        return self._own_ids.get(place) if given is None or given.is_event else None
+
+    async def read(self, after: int, most: int, max_bytes: int) -> Sequence[Record]:
+        """See `Log` in `core/ports.py`."""
+        await trio.lowlevel.checkpoint()
+        return self.recent(after, most, max_bytes)
+
+    def recent(self, after: int, most: int, max_bytes: int) -> Sequence[Record]:
+        """See `Log` in `core/ports.py`. All of it is in memory.
+
+        Raises LogGap.
+        """
+        if after < self._first_offset - 1:
+            raise LogGap("the log no longer reaches back to there")
+        events: list[tuple[int, Event]] = []
+        room = max_bytes
+        for offset in range(after + 1, min(after + 1 + most, self._next_offset)):
+            name, data, own_id, source, _, _ = self._held[offset]
+            room -= len(data)
+            if room < 0 and events:
+                break
+            events.append((offset, Event(name, data, own_id, source)))
+        return self._positions.records(events)
 
     def statistics(self) -> Mapping[str, int]:
         """See `Log` in `core/ports.py`."""
         return {"events": len(self._held), "bytes": self._bytes, "next_offset": self._next_offset}
 
-    def _take(self, event: Event, event_id: str, now: float) -> Record | str:
-        if event_id in self._ids:
-            return event_id
-        size = _OVERHEAD + len(event_id)
-        self._held.append(_Held(event_id, size, now))
-        self._ids.add(event_id)
+    def close(self) -> None:
+        """See `Log` in `core/ports.py`."""
+
+    @property
+    def _first_offset(self) -> int:
+        return self._next_offset - len(self._held)
+
+    def _take(self, event: Event, now: float) -> int | None:
+        if event.id is not None:
+            if self._knows(event.id):
+                return None
+            self._own_ids[event.id] = self._next_offset
+        size = _OVERHEAD + len(event.name) + len(event.data) + len(event.id or "")
+        self._held[self._next_offset] = (event.name, event.data, event.id, event.source, size, now)
         self._bytes += size
-        while len(self._held) > self._retain_events or self._bytes > self._retain_bytes:
-            self._forget_oldest()
-        record = Record(event, event_id, self._next_offset)
         self._next_offset += 1
-        return record
+        return self._next_offset - 1
 
-    def _forget_older_than(self, moment: float) -> None:
-        while self._held and self._held[0].at < moment:
-            self._forget_oldest()
+    def _knows(self, event_id: str) -> bool:
+        if event_id in self._own_ids:
+            return True
+        place = self._positions.read(event_id)
+        return place is not None and place.is_event and place.offset in self._held
 
-    def _forget_oldest(self) -> None:
-        oldest = self._held.popleft()
-        self._ids.discard(oldest.id)
-        self._bytes -= oldest.size
-
-
-def _random_ids(number: int) -> list[str]:
-    """Ids that tell nothing: neither how many events there are, nor which."""
-    random = os.urandom(number * _ID_BYTES).hex()
-    return [random[at : at + 2 * _ID_BYTES] for at in range(0, len(random), 2 * _ID_BYTES)]
+    def _forget(self, now: float) -> None:
+        bounds = self._retention
+        while self._held and (
+            len(self._held) > bounds.events
+            or self._bytes > bounds.bytes
+            or self._held[self._first_offset][-1] < now - bounds.seconds
+        ):
+            *_, own_id, _, size, _ = self._held.pop(self._first_offset)
+            self._bytes -= size
+            if own_id is not None:
+                del self._own_ids[own_id]

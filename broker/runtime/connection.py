@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import trio
 
-from broker.core.commands import Command, error_frame, parse_command, reply_frame
+from broker.core.commands import MAX_ID_LENGTH, Command, parse_command, problem, reply
+from broker.core.delivery import Delivery
 from broker.core.errors import (
     AuthenticationError,
     BadShape,
@@ -23,10 +24,11 @@ from broker.core.errors import (
     ClientError,
     Close,
     InvalidToken,
+    ResumeInProgress,
     TooManySubscriptions,
     UnknownCommand,
 )
-from broker.core.frames import PING, Delivery, close_frame
+from broker.core.forms import IDENTIFIED, PLAIN, Form
 from broker.core.patterns import parse_pattern
 from broker.core.ports import Authenticator, Identity
 from broker.runtime.outbox import Fate, Outbox, QueueLimits
@@ -39,6 +41,7 @@ Ending = tuple[int, str]
 
 # Where what waits still goes out before the close frame; everybody else is ended at once.
 _PATIENT = frozenset((Close.NORMAL, Close.GOING_AWAY, Close.TOKEN_EXPIRED, Close.DISCONNECTED))
+_LATER = object()  # in the place of a reply's data: the reply comes when the command is done
 _ids = count(1)
 
 
@@ -58,6 +61,31 @@ class ConnectionLimits:
     max_subscriptions: int = 1000
     commands_per_second: int = 100
     queue: QueueLimits = field(default_factory=QueueLimits)
+
+
+Resumed = Callable[[str | BrokerError], None]
+
+
+class Resumer(Protocol):
+    """Sends a connection what it has missed."""
+
+    def start(self, connection: Connection, place: str | None, resumed: Resumed) -> trio.CancelScope:
+        """Begin to send what came after `place`; None: nothing has been missed.
+
+        resumed: is called with the position of the log, between the last missed event and the first live one; or
+            with what has gone wrong.
+        Returns a scope that ends it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a connection needs of the house: where it is filed, who knows tokens, and who knows what it has missed."""
+
+    registry: Registry[Connection]
+    authenticator: Authenticator
+    resumer: Resumer
 
 
 class Party(Protocol):
@@ -98,7 +126,7 @@ class Refusal:
     async def run(self, receive: Receive) -> Ending:  # noqa: ARG002
         """Send the close frame, and return its code and reason."""
         await trio.lowlevel.checkpoint()
-        self.outbox.finish(close_frame(*self._ending), discard=True)
+        self.outbox.finish(PLAIN.close(*self._ending), discard=True)
         return self._ending
 
 
@@ -108,12 +136,13 @@ class Connection:
     __slots__ = (
         "_allowance",
         "_allowed_at",
-        "_authenticator",
         "_ending",
         "_identity",
         "_lifetime",
         "_limits",
-        "_registry",
+        "_resuming",
+        "_services",
+        "form",
         "heard_at",
         "id",
         "outbox",
@@ -121,18 +150,17 @@ class Connection:
         "pinged_at",
     )
 
-    def __init__(
-        self, identity: Identity, registry: Registry[Connection], authenticator: Authenticator, limits: ConnectionLimits
-    ) -> None:
+    def __init__(self, identity: Identity, services: Services, limits: ConnectionLimits, form: Form = PLAIN) -> None:
         self.id = next(_ids)
+        self.form = form
         self.outbox = Outbox(limits.queue)
         self.patterns: set[str] = set()
         self.heard_at = trio.current_time()
         self.pinged_at: float | None = None
         self._identity = identity
-        self._registry = registry
-        self._authenticator = authenticator
+        self._services = services
         self._limits = limits
+        self._resuming: trio.CancelScope | None = None
         self._allowance = float(limits.commands_per_second)
         self._allowed_at = self.heard_at
         self._lifetime = trio.CancelScope()
@@ -150,16 +178,26 @@ class Connection:
 
     def offer(self, delivery: Delivery) -> Fate:
         """Queue an event for this client. A client whose queue overflows is ended with 4008."""
-        fate = self.outbox.offer(delivery.frame, delivery.record.event.name)
+        fate = self.outbox.offer(delivery.encoded(self.form), delivery.record.event.name)
         if fate is Fate.OVERFLOWED:
             self.close(Close.TOO_SLOW, "too slow: the queue overflowed")
         return fate
+
+    def send(self, data: bytes) -> None:
+        """Queue what is never dropped: no event, or a missed one. A client without room for it is ended with 4008."""
+        if self.outbox.answer(data) is Fate.OVERFLOWED:
+            self.close(Close.TOO_SLOW, "too slow: the queue overflowed")
+
+    def identify(self) -> None:
+        """Let events carry their ids from now on."""
+        if self.form is PLAIN:
+            self.form = IDENTIFIED
 
     def close(self, code: int, reason: str = "") -> None:
         """End this connection, soon, with this code. The first call counts."""
         if self._ending is None:
             self._ending = (code, reason)
-            self.outbox.finish(close_frame(code, reason), discard=code not in _PATIENT)
+            self.outbox.finish(self.form.close(code, reason), discard=code not in _PATIENT)
             self._lifetime.cancel()
 
     def heard(self) -> None:
@@ -170,7 +208,7 @@ class Connection:
     def ping(self) -> None:
         """Ask the client for a sign of life."""
         self.pinged_at = trio.current_time()
-        self.outbox.control(PING)
+        self.outbox.control(self.form.ping)
 
     async def run(self, receive: Receive) -> Ending:
         """Serve the client until one side ends it; returns the close code and the reason.
@@ -179,10 +217,14 @@ class Connection:
         On return the outbox has been told its last frame; its writer may still be at work.
         """
         try:
-            with self._registry.attached(self):
+            with self._services.registry.attached(self):
                 self._live_until(self._identity.expires_at)
-                with self._lifetime:
-                    await self._obey(receive)
+                try:
+                    with self._lifetime:
+                        await self._obey(receive)
+                finally:
+                    if self._resuming is not None:
+                        self._resuming.cancel()
         except PeerGone as gone:
             self._ending = self._ending or (gone.code, gone.reason)
         except TooManyConnections as error:
@@ -190,7 +232,7 @@ class Connection:
         if self._ending is None and self._lifetime.cancelled_caught:
             self._ending = (Close.TOKEN_EXPIRED, "the token has expired")
         code, reason = self._ending or (Close.GOING_AWAY, "")
-        self.outbox.finish(close_frame(code, reason), discard=code not in _PATIENT)
+        self.outbox.finish(self.form.close(code, reason), discard=code not in _PATIENT)
         return code, reason
 
     async def _obey(self, receive: Receive) -> None:
@@ -210,16 +252,15 @@ class Connection:
             command_id = command.id
             data = self._carry_out(command)
         except ClientError as error:
-            self._send(error_frame(error, command_id if command_id is not None else error.reply_id))
+            self._tell(problem(error, command_id if command_id is not None else error.reply_id))
         except BrokerError as error:
-            self._send(error_frame(error, command_id))
+            self._tell(problem(error, command_id))
         else:
-            if command_id is not None:
-                self._send(reply_frame(command_id, data))
+            if command_id is not None and data is not _LATER:
+                self._tell(reply(command_id, data))
 
-    def _send(self, frame: bytes) -> None:
-        if self.outbox.answer(frame) is Fate.OVERFLOWED:
-            self.close(Close.TOO_SLOW, "too slow: the queue overflowed")
+    def _tell(self, value: Mapping[str, Any]) -> None:
+        self.send(self.form.message(value))
 
     def _carry_out(self, command: Command) -> object:
         match command.event:
@@ -227,10 +268,12 @@ class Connection:
                 return self._subscribe(command.data)
             case "unsubscribe":
                 return self._unsubscribe(command.data)
+            case "resume":
+                return self._resume(command)
             case "authenticate":
                 return self._authenticate(command.data)
             case unknown:
-                known = "subscribe, unsubscribe, authenticate"
+                known = "subscribe, unsubscribe, resume, authenticate"
                 raise UnknownCommand(f"there is no command {unknown[:100]!r}; there are {known}")
 
     def _subscribe(self, data: object) -> object:
@@ -240,7 +283,7 @@ class Connection:
             if len(self.patterns) >= most:
                 raise TooManySubscriptions(f"a connection holds at most {most} subscriptions")
             self.patterns.add(pattern)
-            self._registry.patterns.add(pattern, self)
+            self._services.registry.subscribe(self, pattern)
             self._allowance += 1  # bounded by their number already, and a client may need all of them at once
         return {"pattern": pattern}
 
@@ -248,21 +291,40 @@ class Connection:
         pattern = parse_pattern(data)
         if pattern in self.patterns:
             self.patterns.discard(pattern)
-            self._registry.patterns.remove(pattern, self)
+            self._services.registry.unsubscribe(self, pattern)
         return {"pattern": pattern}
+
+    def _resume(self, command: Command) -> object:
+        place = command.data
+        if place is not None and not (isinstance(place, str) and len(place) <= MAX_ID_LENGTH):
+            raise BadShape("resume takes the id of an event or a position, which are texts, or null")
+        if self._resuming is not None:
+            raise ResumeInProgress("wait for the answer to the resume before")
+
+        def resumed(outcome: str | BrokerError) -> None:
+            self._resuming = None
+            if isinstance(outcome, BrokerError):
+                self._tell(problem(outcome, command.id))
+            elif command.id is not None:
+                self._tell(reply(command.id, {"id": outcome}))
+            elif position := self.form.position(outcome):
+                self.send(position)
+
+        self._resuming = self._services.resumer.start(self, place, resumed)
+        return _LATER
 
     def _authenticate(self, data: object) -> object:
         if data is not None and not isinstance(data, str):
             raise BadShape("authenticate takes a token, which is a text")
         try:
-            identity = self._authenticator.identify(data)
+            identity = self._services.authenticator.identify(data)
         except AuthenticationError as error:
             logger.info("authenticate.refused", extra={"connection": self.id, "reason": str(error)})
             raise
         if identity.user != self._identity.user:
             raise InvalidToken("the token is for another user")
         self._identity = identity
-        self._registry.directory.update(self, identity.user, identity.claims)
+        self._services.registry.directory.update(self, identity.user, identity.claims)
         self._live_until(identity.expires_at)
         return {"expires_at": identity.expires_at}
 

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
+from broker.core.delivery import Bundle, Delivery
 from broker.core.errors import BrokerError, LogUnavailable
 from broker.core.event import Record
-from broker.core.frames import Bundle, Delivery
-from broker.core.policy import Happening, Policy
+from broker.core.forms import PLAIN
+from broker.core.policy import Policy
 from broker.core.ports import Log
-from broker.core.relations import Facts
+from broker.core.visibility import Visibility
 from broker.runtime.connection import Connection
 from broker.runtime.ingest import Batch, EndOfIngest, Ingest
 from broker.runtime.outbox import Fate
@@ -44,13 +45,29 @@ class Dispatcher:
 
     def __init__(self, log: Log, policy: Policy, registry: Registry[Connection]) -> None:
         self._log = log
-        self._policy = policy
         self._registry = registry
-        self._facts = Facts()
         self._offered = 0
         self._faults: Counter[str] = Counter()  # by their text, which names paths and kinds, so there are few
+        self.visibility = Visibility(policy)
+        # Whoever holds it knows that every event is either given out, up to `position`, or not at all.
+        self.between_turns = trio.Lock()
+        self.position = 0
         # All of them from the start, so that whoever watches sees 0 and not nothing.
         self.counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
+
+    async def recall(self) -> None:
+        """Know again, at the start, what was known when the last broker ended, however it did."""
+        learned, records = await self._log.recall()
+        self.visibility.recall(learned)
+        for record in records:
+            try:
+                self.visibility.learn(record)
+            except Exception:  # the one event, as in `run`
+                self._failed(record)
+        self._learned_from(records)
+        self.position = self._log.statistics()["next_offset"] - 1
+        told = {"facts": self.statistics()["facts"], "learned_again": len(records)}
+        logger.info("relations.recalled", extra=told)
 
     async def run(self, ingest: Ingest) -> None:
         """Dispatch until the door is closed and nothing is left."""
@@ -59,24 +76,20 @@ class Dispatcher:
                 batches = await ingest.take(_BATCHES_AT_ONCE)
             except EndOfIngest:
                 return
-            turn = Routing(self._registry)
-            for record in await self._append(batches):
-                if turn.full:
-                    await self._give_out(turn)
-                    await trio.lowlevel.checkpoint()
-                    turn = Routing(self._registry)
-                self._route(record, turn)
-            await self._give_out(turn)
+            records = await self._append(batches)
+            given_out = 0
+            while given_out < len(records):
+                given_out = await self._take_turn(records, given_out)
+            self._learned_from(records)
 
     def adopt(self, policy: Policy) -> None:
         """Let `policy` rule from the next event on. Facts stay, except those of relations that are gone."""
-        self._policy = policy
-        self._facts.keep(policy.relations)
+        self.visibility.adopt(policy)
         self._registry.directory.reindex(policy.claims)
 
     def statistics(self) -> Mapping[str, int]:
         """How many facts there are, by kind."""
-        return self._facts.statistics()
+        return self.visibility.statistics()
 
     async def _append(self, batches: Sequence[Batch]) -> list[Record]:
         """Log the batches as one; answer their publishers; return what is new."""
@@ -103,26 +116,47 @@ class Dispatcher:
         self.counters["repeated"] += len(taken) - len(records)
         return records
 
+    async def _take_turn(self, records: Sequence[Record], begin: int) -> int:
+        """Give out some of the records, from `begin` on; returns where the next turn begins."""
+        await _acquire(self.between_turns)
+        try:
+            turn = Routing(self._registry)
+            end = begin
+            while end < len(records) and not turn.full:
+                self._route(records[end], turn)
+                end += 1
+            await self._give_out(turn)
+            self.position = records[end - 1].offset
+        finally:
+            self.between_turns.release()
+        if end < len(records):
+            await trio.lowlevel.checkpoint()
+        return end
+
     def _route(self, record: Record, turn: Routing) -> None:
         try:
             self._route_by_policy(record, turn)
         except Exception:  # a fault of ours costs this one event, seen by nobody, and not all that follow
-            logger.exception("event.failed", extra={"event_name": record.event.name})
-            self.counters["failed"] += 1
+            self._failed(record)
 
     def _route_by_policy(self, record: Record, turn: Routing) -> None:
-        happening = Happening(record.event)
-        changes = self._policy.changes(happening)
-        self._facts.add(changes, record.offset)
+        faults: list[str] = []
+        audience, changes = self.visibility.enter(record, faults)
         try:
-            faults: list[str] = []
-            audience = self._policy.audience(happening, self._facts, faults)
-            faults += [change.fault for change in changes if change.fault is not None]
             if faults:
                 self._note(faults, record)
             turn.add(Delivery(record), audience)
         finally:  # whom the event takes out is out, also if something of ours failed on the way
-            self._facts.remove(changes)
+            self.visibility.leave(changes)
+
+    def _learned_from(self, records: Sequence[Record]) -> None:
+        # The log has what was learned from a batch with the next one, and the batch itself until then.
+        if records:
+            self._log.learn(self.visibility.learned(records[-1].offset))
+
+    def _failed(self, record: Record) -> None:
+        logger.exception("event.failed", extra={"event_name": record.event.name})
+        self.counters["failed"] += 1
 
     def _note(self, faults: list[str], record: Record) -> None:
         self.counters["visibility_faults"] += len(faults)
@@ -142,11 +176,16 @@ class Dispatcher:
 
     async def _offer(self, bundle: Bundle, members: Sequence[Connection]) -> None:
         straight = 0
+        form = members[0].form if members else PLAIN
+        events = bundle.joined(form)
         for connection in members:
-            gone = connection.outbox.send_now(bundle)
+            if connection.form is not form:
+                form = connection.form
+                events = bundle.joined(form)
+            gone = connection.outbox.send_now(events)
             straight += gone
             self._offered += 1
-            if gone < bundle.count:
+            if gone < events.count:
                 self._queue(connection, bundle.deliveries[gone:])
             if self._offered >= _OFFERS_PER_TURN:
                 self.counters["deliveries"] += straight
@@ -162,3 +201,11 @@ class Dispatcher:
                 self.counters["deliveries"] += 1
             else:
                 self.counters[f"deliveries_{fate.value}"] += 1
+
+
+async def _acquire(lock: trio.Lock) -> None:
+    """As `lock.acquire`, which lets others run even where nobody has it."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()

@@ -15,7 +15,7 @@ from enum import Enum
 
 import trio
 
-from broker.core.frames import Bundle
+from broker.core.delivery import Joined
 from broker.runtime.waiting import BELL, Answer, Fifo, Latest
 
 MAX_CONTROL_FRAMES = 16
@@ -80,19 +80,20 @@ class Outbox:
     __slots__ = (
         "_close",
         "_control",
+        "_drained",
         "_dropped",
         "_idle",
-        "_limits",
         "_queue",
         "_rest",
         "_waiting_bytes",
         "_write_now",
         "broken",
         "finished",
+        "limits",
     )
 
     def __init__(self, limits: QueueLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._queue = Latest(limits.frames) if limits.overflow is Overflow.LATEST else Fifo(limits.frames)
         self._control: list[bytes] = []
         self._waiting_bytes = 0
@@ -101,20 +102,21 @@ class Outbox:
         self._rest = b""
         self._idle = False  # nothing waits, nothing is being written, and it may be written without waiting
         self._write_now: WriteNow = _not_now
+        self._drained: trio.Event | None = None
         self.finished = trio.Event()
         self.broken = False
 
-    def send_now(self, bundle: Bundle) -> int:
+    def send_now(self, events: Joined) -> int:
         """Write events to the socket if nothing is before them; returns how many of them need no offer any more."""
         if not self._idle:
             return 0
         try:
-            sent = self._write_now(bundle.data)
+            sent = self._write_now(events.data)
         except OSError:  # full; or broken, which shows when the writer tries
             return 0
-        if sent == bundle.size:
-            return bundle.count
-        begun, self._rest = bundle.cut(sent)
+        if sent == events.size:
+            return events.count
+        begun, self._rest = events.cut(sent)
         self._wake()
         return begun
 
@@ -127,7 +129,7 @@ class Outbox:
             self._forget(older)
         if self._put(frame, name):
             return Fate.QUEUED if older is None else Fate.REPLACED
-        overflow = self._limits.overflow
+        overflow = self.limits.overflow
         if overflow is Overflow.DROP_OLDEST and self._make_room(frame, name):
             return Fate.DROPPED_OLDEST
         if overflow not in _DROPPING:
@@ -144,7 +146,7 @@ class Outbox:
         answer = Answer(frame)
         if self._put(answer, ""):
             return Fate.QUEUED
-        if self._limits.overflow in _DROPPING and self._make_room(answer, ""):
+        if self.limits.overflow in _DROPPING and self._make_room(answer, ""):
             return Fate.DROPPED_OLDEST
         return Fate.OVERFLOWED
 
@@ -161,7 +163,17 @@ class Outbox:
         self._close = close_frame
         while discard and (frame := self._queue.pop()) is not None:
             self._forget(frame)
+        self._tell_drained()
         self._wake()
+
+    async def drained(self) -> bool:
+        """Wait until nothing waits any more; False: the outbox takes nothing any more."""
+        if self._idle or self._close is not None:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._drained = self._drained or trio.Event()
+            await self._drained.wait()
+        return self._close is None
 
     async def run(self, write: Write, write_now: WriteNow = _not_now) -> None:
         """Write what waits, all of it in one call each time, until the close frame has gone or the socket fails.
@@ -181,6 +193,7 @@ class Outbox:
             self.broken = self.broken or bool(self._rest)
             if self._close is None:
                 self._close = b""
+            self._tell_drained()
             self.finished.set()
 
     def statistics(self) -> OutboxStatistics:
@@ -190,6 +203,8 @@ class Outbox:
     async def _write_what_waits(self, write: Write) -> bool:
         """Write once; True if that was the end."""
         self._idle = not (self._queue.count or self._control or self._rest or self._close is not None)
+        if self._idle:
+            self._tell_drained()
         first = await self._queue.wait()
         self._idle = False
         close = self._close
@@ -212,7 +227,7 @@ class Outbox:
         return b"".join(frames) + (self._close or b"")
 
     def _put(self, frame: bytes, name: str) -> bool:
-        if self._waiting_bytes + len(frame) > self._limits.bytes or not self._queue.put(frame, name):
+        if self._waiting_bytes + len(frame) > self.limits.bytes or not self._queue.put(frame, name):
             return False
         self._idle = False
         self._waiting_bytes += len(frame)
@@ -220,7 +235,7 @@ class Outbox:
 
     def _make_room(self, frame: bytes, name: str) -> bool:
         """Queue a frame in the place of the oldest events; False where even all of them do not make room enough."""
-        if len(frame) > self._limits.bytes:
+        if len(frame) > self.limits.bytes:
             return False
         while not self._put(frame, name):
             oldest = self._queue.drop()
@@ -250,6 +265,11 @@ class Outbox:
     def _forget(self, frame: bytes) -> None:
         self._waiting_bytes -= len(frame)
         self._dropped += frame != BELL
+
+    def _tell_drained(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
 
     def _nothing_waits(self) -> None:
         self._waiting_bytes = 0

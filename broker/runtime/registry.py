@@ -46,7 +46,9 @@ class Registry(Generic[M]):
 
     def __init__(self, *, max_per_user: int, indexed_claims: Iterable[str] = ()) -> None:
         self.patterns: PatternIndex[M] = PatternIndex()
+        self.held: PatternIndex[M] = PatternIndex()  # the patterns of those who get no live events now
         self.directory: Directory[M] = Directory(indexed_claims)
+        self._held: set[M] = set()
         self._connections: dict[M, None] = {}
         self._max_per_user = max_per_user
 
@@ -73,9 +75,38 @@ class Registry(Generic[M]):
             yield
         finally:
             for pattern in connection.patterns:
-                self.patterns.remove(pattern, connection)
+                self.unsubscribe(connection, pattern)
+            self._held.discard(connection)
             self.directory.remove(connection)
             del self._connections[connection]
+
+    def subscribe(self, connection: M, pattern: str) -> None:
+        """File an attached connection under a pattern."""
+        self._index_of(connection).add(pattern, connection)
+
+    def unsubscribe(self, connection: M, pattern: str) -> None:
+        """Take a connection from under that very pattern."""
+        self._index_of(connection).remove(pattern, connection)
+
+    def hold(self, connection: M) -> None:
+        """Let a connection get no live events for a while; nothing happens if it is held already, or has gone."""
+        if connection in self._connections and connection not in self._held:
+            self._move(connection, self.patterns, self.held)
+            self._held.add(connection)
+
+    def release(self, connection: M) -> None:
+        """Let it get live events again; nothing happens if it is not held, or has gone."""
+        if connection in self._held:
+            self._move(connection, self.held, self.patterns)
+            self._held.discard(connection)
+
+    def _move(self, connection: M, source: PatternIndex[M], target: PatternIndex[M]) -> None:
+        for pattern in connection.patterns:
+            source.remove(pattern, connection)
+            target.add(pattern, connection)
+
+    def _index_of(self, connection: M) -> PatternIndex[M]:
+        return self.held if connection in self._held else self.patterns
 
     def matching(self, name: str) -> list[Collection[M]]:
         """The connections subscribed to events of this name, one collection for each pattern that matches."""
@@ -83,4 +114,4 @@ class Registry(Generic[M]):
 
     def statistics(self) -> RegistryStatistics:
         """An immutable look inside."""
-        return RegistryStatistics(len(self._connections), len(self.patterns))
+        return RegistryStatistics(len(self._connections), len(self.patterns) + len(self.held))

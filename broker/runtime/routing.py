@@ -12,13 +12,13 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from broker.core.audience import EVERYONE, Audience
-from broker.core.frames import Bundle, Delivery
+from broker.core.delivery import Bundle, Delivery
 from broker.runtime.connection import Connection
 from broker.runtime.registry import Registry
 
 EVENTS_PER_TURN = 128  # a few milliseconds of work, either of them
 LOOKS_PER_TURN = 10_000
-MAX_BUNDLE_BYTES = 65_536  # of frames that are joined, if they are more than one: bounds what one group takes in memory
+MAX_BUNDLE_BYTES = 65_536  # of events that are joined, if they are more than one: bounds what one group takes in memory
 
 Group = tuple[Bundle, Sequence[Connection]]
 
@@ -73,11 +73,11 @@ class Routing:
         size = 0
         for place in places:
             delivery = self._deliveries[place]
-            if part and size + len(delivery.frame) > MAX_BUNDLE_BYTES:
+            if part and size + delivery.size > MAX_BUNDLE_BYTES:
                 yield Bundle(part), members
                 part, size = [], 0
             part.append(delivery)
-            size += len(delivery.frame)
+            size += delivery.size
         yield Bundle(part), members
 
 

@@ -34,7 +34,7 @@ BELONGS_TO = {
     "standardwebhooks": {"connectors/signatures.py"},
     "structlog": {"broker/edge/logging.py"},
     "prometheus_client": {"broker/edge/metrics.py"},
-    "sqlite3": {"broker/edge/sqlite_log.py"},
+    "sqlite3": {"broker/edge/sqlite_file.py"},
 }
 
 

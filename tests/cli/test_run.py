@@ -43,7 +43,9 @@ def process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[in
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: limits.append((kind, limit)))
     loggers = [logging.getLogger(name) for name in (None, "broker", "connectors", "cli")]
     before = [(logger, logger.level, logger.handlers) for logger in loggers]
+    interval = sys.getswitchinterval()
     yield limits
+    sys.setswitchinterval(interval)
     for logger, level, handlers in before:
         logger.setLevel(level)
         logger.handlers = handlers
@@ -113,6 +115,11 @@ def test_standard_input_is_a_source_where_it_is_wanted(arguments: list[str], ena
     broker("run", *arguments)
     assert serving.config is not None
     assert serving.config.connectors.stdin.enabled is enabled
+
+
+def test_threads_get_their_turn_soon(serving: Serving) -> None:
+    broker("run")
+    assert sys.getswitchinterval() <= 0.001
 
 
 def test_as_many_files_are_allowed_as_may_be(

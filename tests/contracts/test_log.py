@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker.core.errors import LogGap
 from broker.core.event import Event, Record
 from broker.core.ports import Log
+from broker.core.relations import Learned
 from broker.edge.memory_log import MemoryLog
+from broker.edge.retention import Retention
+from broker.edge.sqlite_log import SqliteLog
+from tests.contracts.log_model import APPEND, LEARN, LOCATE, READ, Model, play
 
+Kind = Callable[[Path, int], Log]  # makes a log that retains so many events, with a folder of its own
 MakeLog = Callable[[int], Log]
 
 
-@pytest.fixture(params=["memory"])
-def make_log(request: pytest.FixtureRequest) -> MakeLog:
+def memory_log(folder: Path, retain: int) -> Log:
+    return MemoryLog(Retention(events=retain))
+
+
+def sqlite_log(folder: Path, retain: int) -> Log:
+    return SqliteLog(folder / "log.db", Retention(events=retain))
+
+
+def sqlite_log_read_from_disk(folder: Path, retain: int) -> Log:
+    return SqliteLog(folder / "log.db", Retention(events=retain), recent_bytes=0)
+
+
+@pytest.fixture(params=[memory_log, sqlite_log, sqlite_log_read_from_disk], scope="module")
+def kind(request: pytest.FixtureRequest) -> Kind:
+    made: Kind = request.param
+    return made
+
+
+@pytest.fixture
+def make_log(kind: Kind, tmp_path: Path) -> Iterator[MakeLog]:
     """Makes a log that retains so many events."""
-    kinds: dict[str, MakeLog] = {"memory": lambda retain: MemoryLog(retain_events=retain)}
-    return kinds[request.param]
+    made: list[Log] = []
+    numbers = count()
+
+    def make(retain: int) -> Log:
+        made.append(kind(tmp_path / str(next(numbers)), retain))
+        return made[-1]
+
+    yield make
+    for log in made:
+        log.close()
 
 
 @pytest.fixture
@@ -147,6 +185,163 @@ async def test_batches_that_come_at_once_are_not_mixed(log: Log) -> None:
         taken.append([record.offset for record in records(await log.append([event()] * 5))])
 
     async with trio.open_nursery() as nursery:
-        for _ in range(4):
+        for _ in range(50):
             nursery.start_soon(append)
+    assert sorted(offset for offsets in taken for offset in offsets) == list(range(1, 251))
     assert all(offsets == list(range(offsets[0], offsets[0] + 5)) for offsets in taken)
+
+
+# Reading.
+
+
+async def test_what_was_appended_can_be_read_in_order(log: Log) -> None:
+    taken = [*records(await log.append([event("a"), event("b", "own")])), *records(await log.append([event("c")]))]
+    assert await log.read(0, 100, 10_000) == taken
+
+
+async def test_a_payload_is_read_byte_for_byte(log: Log) -> None:
+    data = b' { "x":1.0, "\\u00e9" :[ "\xc3\xa9" ]}\n'
+    await log.append([Event("a", data, source="here")])
+    (record,) = await log.read(0, 1, 1)
+    assert record.event == Event("a", data, source="here")
+
+
+async def test_reading_goes_on_behind_an_offset(log: Log) -> None:
+    first, *others = records(await log.append([event() for _ in range(5)]))
+    assert await log.read(first.offset, 100, 10_000) == others
+
+
+async def test_there_is_nothing_to_read_behind_the_last_event(log: Log) -> None:
+    (record,) = records(await log.append([event()]))
+    assert await log.read(record.offset, 100, 10_000) == []
+
+
+async def test_there_is_nothing_to_read_in_an_empty_log(log: Log) -> None:
+    assert await log.read(0, 100, 10_000) == []
+
+
+async def test_no_more_is_read_than_was_asked_for(log: Log) -> None:
+    taken = records(await log.append([event() for _ in range(1000)]))
+    assert await log.read(0, 7, 1_000_000) == taken[:7]
+    assert await log.read(7, 400, 1_000_000) == taken[7:407]
+
+
+async def test_no_more_bytes_are_read_than_was_asked_for(log: Log) -> None:
+    taken = records(await log.append([Event("a", b"1" * 100) for _ in range(10)]))
+    assert await log.read(0, 100, 350) == taken[:3]
+
+
+async def test_an_event_larger_than_what_was_asked_for_is_read_alone(log: Log) -> None:
+    taken = records(await log.append([Event("a", b"1" * 200_000), event()]))
+    assert await log.read(0, 100, 10) == taken[:1]
+
+
+async def test_to_read_what_was_dropped_is_a_gap(make_log: MakeLog) -> None:
+    log = make_log(2)
+    taken = records(await log.append([event() for _ in range(5)]))
+    with pytest.raises(LogGap) as gap:
+        await log.read(2, 100, 10_000)
+    assert gap.value.code == "resume_gap"
+    assert await log.read(3, 100, 10_000) == taken[3:]
+
+
+# Ids and positions.
+
+
+async def test_an_event_is_located_by_its_id(log: Log) -> None:
+    given, own = records(await log.append([event(), event(event_id="own")]))
+    assert await log.locate(given.id) == given.offset
+    assert await log.locate("own") == own.offset
+
+
+async def test_nobody_has_given_an_unknown_id(log: Log) -> None:
+    for unknown in ("", "nobody", "0" * 32, "é" * 32, "f" * 32, "\ud800", "A" * 100_000):
+        assert await log.locate(unknown) is None
+
+
+async def test_a_position_is_behind_the_last_event(log: Log) -> None:
+    await log.append([event()] * 3)
+    position = log.position()
+    (record,) = records(await log.append([event()]))
+    located = await log.locate(position)
+    assert located is not None
+    assert await log.read(located, 100, 10_000) == [record]
+
+
+async def test_an_empty_log_has_a_position(log: Log) -> None:
+    position = log.position()
+    taken = records(await log.append([event()]))
+    located = await log.locate(position)
+    assert located is not None
+    assert await log.read(located, 100, 10_000) == taken
+
+
+async def test_a_position_may_be_behind_any_event(log: Log) -> None:
+    taken = records(await log.append([event() for _ in range(3)]))
+    assert await log.locate(log.position(taken[1].offset)) == taken[1].offset
+
+
+async def test_a_position_tells_neither_of_events_nor_whether_there_were_any(log: Log) -> None:
+    (record,) = records(await log.append([event(event_id="secret of ada")]))
+    positions = {log.position() for _ in range(100)}
+    assert len(positions) == 100
+    assert len({position[:8] for position in positions}) > 95
+    assert not any("secret" in position or str(record.offset) == position for position in positions)
+
+
+async def test_a_position_holds_as_long_as_nothing_behind_it_was_dropped(make_log: MakeLog) -> None:
+    log = make_log(3)
+    position = log.position()
+    await log.append([event()] * 3)
+    assert await log.locate(position) == 0
+    await log.append([event()])
+    assert await log.locate(position) is None
+
+
+async def test_an_id_of_ours_that_a_publisher_uses_later_is_the_later_event(make_log: MakeLog) -> None:
+    log = make_log(2)
+    (record,) = records(await log.append([event()]))
+    await log.append([event()] * 3)
+    (again,) = records(await log.append([event(event_id=record.id)]))
+    assert await log.locate(record.id) == again.offset
+
+
+async def test_who_uses_a_position_as_an_id_does_not_move_the_position(log: Log) -> None:
+    await log.append([event()])
+    position = log.position()
+    (record,) = records(await log.append([event(event_id=position)]))
+    assert record.id == position
+    assert await log.locate(position) == 1
+    assert await log.append([event(event_id=position)]) == [position]
+
+
+async def test_another_log_does_not_know_the_positions_of_this_one(make_log: MakeLog) -> None:
+    log, other = make_log(10), make_log(10)
+    (record,) = records(await log.append([event()]))
+    await other.append([event()] * 3)
+    assert await other.locate(log.position()) is None
+    assert await other.locate(record.id) is None
+
+
+# What was learned.
+
+
+async def test_nothing_is_recalled_from_an_empty_log(log: Log) -> None:
+    assert await log.recall() == (Learned(0), ())
+
+
+async def test_to_learn_changes_nothing_about_events(log: Log) -> None:
+    await log.append([event()])
+    before = log.statistics()
+    log.learn(Learned(1, {("group", "1", "ada"): 1}))
+    assert log.statistics() == before
+    assert len(records(await log.append([event()]))) == 1
+
+
+# All of it together.
+
+
+@given(st.lists(st.one_of(APPEND, APPEND, READ, LOCATE, LEARN), max_size=20), st.integers(1, 12))
+async def test_a_log_is_like_a_list(kind: Kind, steps: Sequence[tuple[Any, ...]], retain: int) -> None:
+    with TemporaryDirectory() as folder:
+        await play(kind(Path(folder), retain), Model(retain), steps)

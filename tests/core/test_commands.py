@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.commands import Command, error_frame, parse_command, reply_frame
+from broker.core.commands import Command, parse_command, problem, reply
 from broker.core.errors import BadJSON, BadPattern, BadShape, ClientError
 
 json_values = st.recursive(
@@ -80,16 +80,16 @@ def test_without_an_event_it_is_refused_and_the_id_is_answered(rest: str) -> Non
 
 @pytest.mark.parametrize("command_id", ["a", "", 0, -1, 10**30])
 def test_a_reply_has_the_id_and_the_data(command_id: str | int) -> None:
-    assert payload(reply_frame(command_id, {"x": [1]})) == {"reply": command_id, "data": {"x": [1]}}
+    assert reply(command_id, {"x": [1]}) == {"reply": command_id, "data": {"x": [1]}}
 
 
 def test_an_error_has_its_text_and_code() -> None:
-    assert payload(error_frame(BadPattern("no, not this"))) == {"error": "no, not this", "code": "bad_pattern"}
+    assert problem(BadPattern("no, not this")) == {"error": "no, not this", "code": "bad_pattern"}
 
 
 @pytest.mark.parametrize("command_id", ["a", "", 0])
 def test_an_error_has_the_id_of_its_command(command_id: str | int) -> None:
-    assert payload(error_frame(ClientError("no"), command_id)) == {
+    assert problem(ClientError("no"), command_id) == {
         "reply": command_id,
         "error": "no",
         "code": "bad_command",

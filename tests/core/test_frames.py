@@ -7,18 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
 
-from broker.core.errors import BadName, Close
-from broker.core.event import Event, Record, check_name
+from broker.core.errors import Close
 from broker.core.frames import (
     MAX_FRAGMENTS,
     MAX_REASON_BYTES,
     PING,
-    Bundle,
-    Delivery,
     FrameScanner,
     close_frame,
     is_close,
@@ -126,78 +123,6 @@ def test_a_code_that_never_travels_has_no_frame(code: int) -> None:
 )
 def test_a_close_frame_is_known_from_others(frame: bytes, closes: bool) -> None:
     assert is_close(frame) == closes
-
-
-def test_an_event_has_the_bytes_of_its_publisher() -> None:
-    data = b'{ "b" :1.0,\n"a":"\\u00e9\xc3\xa9" }'
-    delivery = Delivery(Record(Event('é"\\', data), "1", 1))
-    assert delivery.frame[2:] == b'{"event":"\xc3\xa9\\"\\\\","data":%b}' % data
-    [(_, text)] = parsed(delivery.frame)
-    assert json.loads(text) == {"event": 'é"\\', "data": json.loads(data)}
-
-
-def test_an_event_is_encoded_once_for_all() -> None:
-    delivery = Delivery(Record(Event("a", b"1"), "1", 1))
-    assert delivery.frame is delivery.frame
-
-
-def may_be_a_name(text: str) -> bool:
-    try:
-        check_name(text)
-    except BadName:
-        return False
-    return True
-
-
-@given(st.text(st.sampled_from('"\\/u.') | st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=80))
-@example('\\"')
-@example('"\\\\"\\')
-@example("\\u0041")
-def test_a_name_is_encoded_as_json_encodes_it(text: str) -> None:
-    assume(may_be_a_name(text))
-    expected = b'{"event":%b,"data":1}' % json.dumps(text, ensure_ascii=False).encode()
-    assert Delivery(Record(Event(text, b"1"), "1", 1)).frame == text_frame(expected)
-
-
-# Bundles.
-
-
-def deliveries(sizes: list[int]) -> list[Delivery]:
-    return [Delivery(Record(Event(f"n{at}", b"1" * size), "1", at)) for at, size in enumerate(sizes)]
-
-
-bundled = st.lists(st.integers(1, 200), min_size=1, max_size=6).map(deliveries)
-
-
-@given(bundled)
-def test_a_bundle_is_the_frames_of_its_events_one_after_the_other(events: list[Delivery]) -> None:
-    bundle = Bundle(events)
-    assert bundle.data == b"".join(event.frame for event in events)
-    assert (bundle.count, bundle.size) == (len(events), len(bundle.data))
-    assert [json.loads(text)["event"] for _, text in parsed(bundle.data)] == [
-        event.record.event.name for event in events
-    ]
-
-
-def test_a_bundle_of_one_event_copies_nothing() -> None:
-    [event] = deliveries([10])
-    assert Bundle([event]).data is event.frame
-
-
-@given(bundled)
-def test_a_bundle_cut_at_any_byte_lacks_just_the_rest_of_the_frame_that_has_begun(events: list[Delivery]) -> None:
-    bundle = Bundle(events)
-    ends = [len(b"".join(event.frame for event in events[:count])) for count in range(len(events) + 1)]
-    for sent in range(1, bundle.size + 1):
-        begun, rest = bundle.cut(sent)
-        assert ends[begun - 1] < sent <= ends[begun]
-        assert bundle.data[:sent] + rest == bundle.data[: ends[begun]]
-
-
-def test_a_bundle_can_t_be_cut_behind_its_end() -> None:
-    bundle = Bundle(deliveries([1, 2]))
-    with pytest.raises(ValueError, match="more than there were"):
-        bundle.cut(bundle.size + 1)
 
 
 @given(streams)

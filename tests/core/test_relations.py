@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker.core.event import Event
 from broker.core.happening import Happening, Placeholder, parse_path
-from broker.core.relations import Action, Change, Facts, Step
+from broker.core.relations import Action, Change, Facts, Learned, Step
 from broker.core.shapes import parse_shape
 
 
@@ -159,6 +159,58 @@ def test_a_step_reads_key_and_users_from_its_event() -> None:
     assert clear.change(Happening(event)) == change(Action.CLEAR)
 
 
+# --- what the log is to keep
+
+
+def test_what_has_changed_is_told_once() -> None:
+    facts = learned(change(Action.SET, "ann", "bob"))
+    assert facts.changed(0) == Learned(0, {("group", "1", "ann"): 0, ("group", "1", "bob"): 0})
+    assert facts.changed(0) == Learned(0)
+
+
+def test_what_stays_as_it_is_has_not_changed() -> None:
+    facts = learned(change(Action.SET, "ann", "bob"))
+    facts.changed(0)
+    following = [change(Action.SET, "bob", "cid")]
+    facts.add(following, 1)
+    facts.remove(following)
+    assert facts.changed(1) == Learned(1, {("group", "1", "ann"): None, ("group", "1", "cid"): 1})
+
+
+def test_a_key_that_is_cleared_changes_for_each_of_its_members() -> None:
+    facts = learned(change(Action.SET, "ann", "bob"))
+    facts.changed(0)
+    facts.remove([change(Action.CLEAR)])
+    assert facts.changed(1) == Learned(1, {("group", "1", "ann"): None, ("group", "1", "bob"): None})
+
+
+def test_doubt_and_its_end_are_changes() -> None:
+    facts = learned(change(Action.ADD, "ann"), change(Action.ADD, fault="broken"))
+    assert facts.changed(1) == Learned(1, {("group", "1", "ann"): None}, {("group", "1"): True})
+    facts.remove([change(Action.CLEAR)])
+    assert facts.changed(2) == Learned(2, {}, {("group", "1"): False})
+
+
+def test_what_a_new_policy_forgets_has_changed() -> None:
+    facts = learned(change(Action.ADD, "ann"), change(Action.ADD, fault="broken", key="2"))
+    facts.changed(1)
+    facts.keep(["other"])
+    assert facts.changed(1) == Learned(1, {("group", "1", "ann"): None}, {("group", "2"): False})
+
+
+def test_what_is_learned_later_replaces_what_was_learned_before() -> None:
+    before = Learned(1, {("g", "1", "ann"): 1, ("g", "1", "bob"): 1}, {("g", "2"): True})
+    later = Learned(5, {("g", "1", "ann"): None, ("g", "3", "cid"): 5}, {("g", "2"): False})
+    assert before.followed_by(later) == Learned(
+        5, {("g", "1", "ann"): None, ("g", "1", "bob"): 1, ("g", "3", "cid"): 5}, {("g", "2"): False}
+    )
+
+
+def test_what_is_no_more_is_not_restored() -> None:
+    facts = Facts(Learned(5, {("group", "1", "ann"): None}, {("group", "2"): False}))
+    assert facts.statistics() == {"relations": 0, "keys": 0, "facts": 0, "doubtful_keys": 0}
+
+
 # --- the slow model: what is known of one key is a dict of members, or None for doubt
 
 CHANGES = st.builds(
@@ -206,3 +258,26 @@ def test_facts_agree_with_the_model_during_and_after_every_event(history: list[C
         known = model_after(known, one, offset)
         assert facts.complete("group", "1") is (known is not None)
         assert members(facts) == (known or {})
+
+
+HISTORY = st.lists(st.tuples(st.lists(CHANGES, min_size=1, max_size=3), st.booleans(), st.booleans()), max_size=20)
+
+
+@given(HISTORY)
+def test_facts_are_restored_from_all_that_was_told_to_have_changed(
+    history: list[tuple[list[Change], bool, bool]],
+) -> None:
+    facts = Facts()
+    kept = Learned()
+    for offset, (changes, tell, begin_anew) in enumerate(history):
+        facts.add(changes, offset)
+        facts.remove(changes)
+        if tell or begin_anew:
+            kept = kept.followed_by(facts.changed(offset))
+        if begin_anew:
+            facts = Facts(kept)
+    restored = Facts(kept.followed_by(facts.changed(len(history))))
+    assert members(restored) == members(facts)
+    assert restored.complete("group", "1") is facts.complete("group", "1")
+    assert restored.statistics() == facts.statistics()
+    assert restored.changed(0) == Learned(0)

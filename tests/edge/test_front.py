@@ -33,6 +33,7 @@ from tests.edge.streams import (
     read_frame,
     read_to_end,
 )
+from tests.fakes import services
 
 SETTINGS = FrontSettings()
 CLOSE = 0x8
@@ -106,7 +107,7 @@ class House:
         self._nursery = nursery
         self.clients: list[MemoryStream] = []
         self.registry = Registry[Connection](max_per_user=100)
-        self.front = Front(settings, self.registry, authenticator, ROUTES)
+        self.front = Front(settings, services(self.registry, authenticator), ROUTES)
 
     def connect(self, wrap: Wrap = plain) -> MemoryStream:
         client, server = memory_stream_pair()

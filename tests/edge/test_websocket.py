@@ -33,6 +33,7 @@ from tests.edge.streams import (
     read_frame,
     read_to_end,
 )
+from tests.fakes import services
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 section 1.3, where its answer is
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -43,18 +44,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING_OPCODE, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 
 both_ways = pytest.mark.parametrize("wrap", [plain, Dribble], ids=["whole", "byte by byte"])
 
 
-class Nobody:
-    """Knows no tokens; a connection asks only when its client wants to authenticate anew."""
-
-    def identify(self, token: str | None) -> Identity:
-        raise NotImplementedError
-
-    def publisher(self, token: str | None) -> Identity:
-        raise NotImplementedError
-
-
 def connection() -> Connection:
-    return Connection(Identity("ada"), Registry(max_per_user=1), Nobody(), ConnectionLimits())
+    return Connection(Identity("ada"), services(Registry(max_per_user=1)), ConnectionLimits())
 
 
 def command(number: int = 1) -> bytes:
@@ -490,7 +481,7 @@ async def test_a_fault_of_ours_ends_with_1011_and_is_logged(caplog: pytest.LogCa
 
 async def test_a_conversation_that_is_cancelled_leaves_the_registry_empty() -> None:
     registry = Registry[Connection](max_per_user=1)
-    party = Connection(Identity("ada"), registry, Nobody(), ConnectionLimits())
+    party = Connection(Identity("ada"), services(registry), ConnectionLimits())
     client, server = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(converse, server, HANDSHAKE, party, MAX_MESSAGE)

@@ -13,9 +13,11 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+from broker.core.delivery import Delivery, Joined
 from broker.core.errors import Close
 from broker.core.event import Event, Record
-from broker.core.frames import PING, Bundle, Delivery
+from broker.core.forms import PLAIN
+from broker.core.frames import PING
 from broker.core.ports import Identity
 from broker.edge.front import Front, FrontSettings
 from broker.edge.websocket import Handshake, converse
@@ -23,7 +25,7 @@ from broker.runtime.connection import Connection, ConnectionLimits
 from broker.runtime.outbox import WRITE_TIMEOUT, QueueLimits
 from broker.runtime.registry import Registry
 from tests.edge.streams import client_frame, read_answer, read_frame, read_to_end
-from tests.fakes import CLOSE, TEXT, Tokens
+from tests.fakes import CLOSE, TEXT, services
 from tests.system.certificates import Certificates
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -40,7 +42,7 @@ def delivery(data: bytes = b"1") -> Delivery:
 
 def connection(queue: QueueLimits | None = None) -> Connection:
     limits = ConnectionLimits(queue=queue or QueueLimits())
-    return Connection(Identity("ada"), Registry(max_per_user=1), Tokens(), limits)
+    return Connection(Identity("ada"), services(Registry(max_per_user=1)), limits)
 
 
 def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
@@ -68,7 +70,7 @@ async def test_on_a_socket_events_go_straight() -> None:
     client, server = socket_pair()
     party = connection()
     async with conversing(party, client, server):
-        events = Bundle([delivery(b"1"), delivery(b"2")])
+        events = Joined([delivery(b"1"), delivery(b"2")], PLAIN)
         assert party.outbox.send_now(events) == 2
         assert os.read(client.socket.fileno(), 1000) == events.data  # there already, and nobody else has run
 
@@ -79,7 +81,7 @@ async def test_on_a_tcp_socket_events_go_straight() -> None:
     server = await listener.accept()
     party = connection()
     async with conversing(party, client, server):
-        assert party.outbox.send_now(Bundle([delivery()])) == 1
+        assert party.outbox.send_now(Joined([delivery()], PLAIN)) == 1
         assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
     await listener.aclose()
 
@@ -89,7 +91,7 @@ async def test_commands_are_answered_between_events_that_go_straight() -> None:
     party = connection()
     async with conversing(party, client, server):
         for number in range(3):
-            party.outbox.send_now(Bundle([delivery()]))
+            party.outbox.send_now(Joined([delivery()], PLAIN))
             command = json.dumps({"event": "subscribe", "data": "a", "id": number}).encode()
             await client.send_all(client_frame(TEXT, command))
             assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
@@ -118,7 +120,7 @@ async def test_over_tls_events_go_by_the_writer_and_no_byte_goes_beside_it(certi
     client, server = tls_pair(certificates)
     party = connection()
     async with conversing(party, client, server):
-        assert party.outbox.send_now(Bundle([delivery()])) == 0
+        assert party.outbox.send_now(Joined([delivery()], PLAIN)) == 0
         with pytest.raises(BlockingIOError):
             os.read(client.transport_stream.socket.fileno(), 1000)
         party.offer(delivery())
@@ -129,7 +131,7 @@ async def test_on_any_other_stream_events_go_by_the_writer() -> None:
     client, server = memory_stream_pair()
     party = connection()
     async with conversing(party, client, server):
-        assert party.outbox.send_now(Bundle([delivery()])) == 0
+        assert party.outbox.send_now(Joined([delivery()], PLAIN)) == 0
         party.offer(delivery())
         assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
 
@@ -143,12 +145,12 @@ async def test_frames_are_whole_and_in_order_however_little_the_socket_takes(siz
     async with conversing(party, client, server):
         events = [delivery(b'[%d, "%b"]' % (number, b"x" * size)) for number in range(60)]
         for begin in range(0, len(events), 3):
-            part = Bundle(events[begin : begin + 3])
+            part = Joined(events[begin : begin + 3], PLAIN)
             taken.append(party.outbox.send_now(part))
             for event in part.deliveries[taken[-1] :]:
                 party.offer(event)
             await trio.lowlevel.checkpoint()
-        expected = b"".join(event.frame for event in events)
+        expected = b"".join(event.encoded() for event in events)
         got = bytearray()
         while len(got) < len(expected):
             got += await client.receive_some()
@@ -179,7 +181,7 @@ class Served:
         self._other, self._other_end = socket.socketpair()
         self._descriptor = self._server.socket.fileno()
         self._registry: Registry[Connection] = Registry(max_per_user=1)
-        self._front = Front(FrontSettings(), self._registry, Anybody(), [])
+        self._front = Front(FrontSettings(), services(self._registry, Anybody()), [])
         self.scope = trio.CancelScope()
 
     async def serve(self) -> None:
@@ -259,7 +261,7 @@ async def test_nothing_is_written_to_a_descriptor_whose_connection_has_ended(
         """Say something whenever there is a turn, and for a while after the end."""
         turns = 10
         while turns:
-            straight.append(party.outbox.send_now(Bundle([delivery()])))
+            straight.append(party.outbox.send_now(Joined([delivery()], PLAIN)))
             party.outbox.control(PING)
             party.outbox.answer(b"\x81\x00")
             turns -= ended.is_set()

@@ -26,7 +26,7 @@ from broker.core.patterns import matches
 from broker.core.ports import Identity
 from broker.runtime.connection import Connection, ConnectionLimits
 from broker.runtime.registry import Registry
-from tests.fakes import Tokens
+from tests.fakes import services
 
 USERS = ["ada", "bob", "eve"]
 ROLES = ["admin", "dev"]
@@ -74,7 +74,7 @@ def attach(
     """Attach them all until the stack ends; returns what each holds."""
     attached = {}
     for identity, held in crowd:
-        connection = Connection(identity, registry, Tokens(), ConnectionLimits())
+        connection = Connection(identity, services(registry), ConnectionLimits())
         stack.enter_context(registry.attached(connection))
         for pattern in held:
             connection.patterns.add(pattern)

@@ -20,7 +20,8 @@ from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.ingest import Ingest
 from broker.runtime.outbox import QueueLimits, Write
 from broker.runtime.registry import Registry
-from tests.fakes import Client, Tokens, frames_in
+from broker.runtime.resuming import Resuming
+from tests.fakes import Client, frames_in, services
 from tests.runtime.sockets import Socket
 
 OPEN = parse_policy('default = "everyone"', "policy.toml")
@@ -46,6 +47,8 @@ class House:
         self.registry: Registry[Connection] = Registry(max_per_user=10, indexed_claims=policy.claims)
         self.dispatcher = Dispatcher(log, policy, self.registry)
         self.ingest = Ingest(100)
+        self.resuming = Resuming(log, self.dispatcher, self.registry)
+        nursery.start_soon(self.resuming.run)
         nursery.start_soon(self.dispatcher.run, self.ingest)
 
     async def join(
@@ -80,7 +83,7 @@ class House:
 
     def _connection(self, user: str | None, claims: Mapping[str, Any] | None, queue: QueueLimits | None) -> Connection:
         limits = ConnectionLimits(queue=queue or QueueLimits(frames=10_000))
-        return Connection(Identity(user, claims or {}), self.registry, Tokens(), limits)
+        return Connection(Identity(user, claims or {}), services(self.registry, resumer=self.resuming), limits)
 
     async def _follow(self, client: Client, connection: Connection, patterns: Sequence[str]) -> None:
         self._nursery.start_soon(client.follow, connection)

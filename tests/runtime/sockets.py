@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import trio
 
+from broker.core.delivery import Delivery, Joined
 from broker.core.event import Event, Record
-from broker.core.frames import Bundle, Delivery
+from broker.core.forms import PLAIN
 
 
 class Piece(Delivery):
@@ -19,11 +20,15 @@ class Piece(Delivery):
 
     def __init__(self, frame: bytes, name: str = "n") -> None:
         super().__init__(Record(Event(name, b""), "1", 1))
-        self._frame = frame
+        self._encoded[PLAIN] = frame
+
+    @property
+    def frame(self) -> bytes:
+        return self.encoded()
 
 
-def bundle(*frames: bytes) -> Bundle:
-    return Bundle([Piece(frame) for frame in frames])
+def joined(*frames: bytes) -> Joined:
+    return Joined([Piece(frame) for frame in frames], PLAIN)
 
 
 class Socket:

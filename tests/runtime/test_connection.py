@@ -9,15 +9,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from broker.core.delivery import Delivery
 from broker.core.errors import AuthenticationError, Close, ExpiredToken
 from broker.core.event import Event, Record
-from broker.core.frames import Delivery
 from broker.core.ports import Identity
 from broker.runtime import connection as connection_module
 from broker.runtime.connection import Connection, ConnectionLimits, PeerGone, Refusal
 from broker.runtime.outbox import Fate, Overflow, QueueLimits
 from broker.runtime.registry import Registry
-from tests.fakes import PING, Client, Tokens, talking
+from tests.fakes import PING, Client, Tokens, services, talking
 
 NOW = 1_700_000_000.0
 
@@ -47,8 +47,7 @@ def connect(
 ) -> Connection:
     return Connection(
         identity or Identity("ada", {}, NOW + 60),
-        new_registry() if registry is None else registry,
-        Tokens(KNOWN),
+        services(new_registry() if registry is None else registry, Tokens(KNOWN)),
         ConnectionLimits(queue=queue or QueueLimits(), **limits),
     )
 

@@ -19,7 +19,7 @@ from broker.core.ports import Identity
 from broker.core.relations import Facts
 from broker.runtime.connection import Connection, ConnectionLimits
 from broker.runtime.outbox import Overflow, QueueLimits
-from tests.fakes import CLOSE, TEXT, Tokens, frames_in
+from tests.fakes import CLOSE, TEXT, frames_in, services
 from tests.runtime.house import OPEN, House, forever, house, seen
 from tests.runtime.sockets import Socket, counting_steps
 
@@ -132,7 +132,7 @@ def watching(look: Callable[[], int]) -> Iterator[Strides]:
 async def gather(home: House, nursery: trio.Nursery, *, idle: bool) -> list[Connection]:
     """A large crowd that wants all there is; idle sockets, or such that never take anything."""
     limits = ConnectionLimits(queue=QueueLimits(frames=10_000))
-    crowd = [Connection(Identity(), home.registry, Tokens(), limits) for _ in range(CROWD)]
+    crowd = [Connection(Identity(), services(home.registry), limits) for _ in range(CROWD)]
     for connection in crowd:
         nursery.start_soon(attend, home, connection, Socket() if idle else None)
     await wait_all_tasks_blocked()

@@ -14,7 +14,7 @@ from broker.core.ports import Identity
 from broker.runtime.connection import Connection, ConnectionLimits
 from broker.runtime.heartbeat import Beat, Heartbeat
 from broker.runtime.registry import Registry
-from tests.fakes import PING, Client, Tokens, talking
+from tests.fakes import PING, Client, services, talking
 
 HEARTBEAT = Heartbeat(interval=30, timeout=10)
 
@@ -23,7 +23,7 @@ HEARTBEAT = Heartbeat(interval=30, timeout=10)
 async def watched(heartbeat: Heartbeat) -> AsyncIterator[tuple[Connection, Client]]:
     """A connection that is looked after."""
     registry: Registry[Connection] = Registry(max_per_user=10)
-    connection = Connection(Identity(), registry, Tokens(), ConnectionLimits())
+    connection = Connection(Identity(), services(registry), ConnectionLimits())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heartbeat.run, registry)
         async with talking(connection) as client:

@@ -12,14 +12,14 @@ from broker.core.ports import Identity
 from broker.runtime.connection import Connection, ConnectionLimits, PeerGone
 from broker.runtime.outbox import QueueLimits
 from broker.runtime.registry import Registry, RegistryStatistics, TooManyConnections
-from tests.fakes import Tokens
+from tests.fakes import Tokens, services
 
 ADA = Identity("ada", {"roles": ["admin"]})
 GIVEN = Tokens({"fresh": Identity("ada", {"roles": ["admin", "dev"]}, expires_at=9e9)})
 
 
 def connection(registry: Registry[Connection], identity: Identity = ADA) -> Connection:
-    return Connection(identity, registry, GIVEN, ConnectionLimits(queue=QueueLimits(frames=4)))
+    return Connection(identity, services(registry, GIVEN), ConnectionLimits(queue=QueueLimits(frames=4)))
 
 
 def traces(registry: Registry[Connection]) -> dict[str, int]:

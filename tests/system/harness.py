@@ -190,6 +190,16 @@ class Brokers:
         folder.mkdir()
         (folder / "config.toml").write_text(config)
         (folder / "policy.toml").write_text(policy)
+        return self._run(folder, arguments=arguments, stdin=stdin)
+
+    def start_again(self, broker: Broker) -> Broker:
+        """Start a broker where another one has ended, and wait until it serves."""
+        broker.ready_file.unlink()
+        again = self._run(broker.folder)
+        again.wait_ready()
+        return again
+
+    def _run(self, folder: Path, *, arguments: Sequence[str] = (), stdin: int | None = subprocess.DEVNULL) -> Broker:
         command = [*BROKER, "run", "--ready-file", "ready.json", *arguments]
         with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
             process = subprocess.Popen(command, cwd=folder, env=environ(), stdin=stdin, stdout=output, stderr=errors)

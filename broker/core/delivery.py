@@ -1,0 +1,70 @@
+"""Events on their way out: encoded when the first connection needs them, once for each form, and shared by all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.core.event import Record
+from broker.core.forms import PLAIN, Form
+
+
+class Delivery:
+    """One record on its way out."""
+
+    __slots__ = ("_encoded", "record")
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._encoded: dict[Form, bytes] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it carries, in whatever form."""
+        return len(self.record.event.name) + len(self.record.event.data)
+
+    def encoded(self, form: Form = PLAIN) -> bytes:
+        """Its bytes in this form."""
+        data = self._encoded.get(form)
+        if data is None:
+            data = self._encoded[form] = form.event(self.record)
+        return data
+
+
+class Joined:
+    """Events in one form, one behind the other."""
+
+    __slots__ = ("_form", "count", "data", "deliveries", "size")
+
+    def __init__(self, deliveries: Sequence[Delivery], form: Form) -> None:
+        self.deliveries = deliveries
+        self.count = len(deliveries)
+        self._form = form
+        first = deliveries[0].encoded(form)
+        self.data = first if self.count == 1 else b"".join([each.encoded(form) for each in deliveries])
+        self.size = len(self.data)
+
+    def cut(self, sent: int) -> tuple[int, bytes]:
+        """Where `sent` bytes are gone: how many events have at least begun, and what is missing of the last of them."""
+        end = 0
+        for begun, delivery in enumerate(self.deliveries, start=1):
+            end += len(delivery.encoded(self._form))
+            if end >= sent:
+                return begun, self.data[sent:end]
+        raise ValueError(f"{sent} bytes are more than there were")
+
+
+class Bundle:
+    """Deliveries that go to the same connections, in order, joined once for all of them that want the same form."""
+
+    __slots__ = ("_joined", "deliveries")
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self.deliveries = deliveries
+        self._joined: dict[Form, Joined] = {}
+
+    def joined(self, form: Form = PLAIN) -> Joined:
+        """All of them in this form."""
+        joined = self._joined.get(form)
+        if joined is None:
+            joined = self._joined[form] = Joined(self.deliveries, form)
+        return joined

@@ -1,0 +1,130 @@
+"""The forms in which a client gets what goes to it: WebSocket frames without or with ids, or server-sent events.
+
+An event has the same bytes for everybody who gets it in one form (a server's frames carry no mask), so these are made
+once, and shared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, Protocol
+
+from broker.core.errors import Close
+from broker.core.event import Record
+from broker.core.frames import PING, close_frame, json_frame, text_frame
+
+
+class Form(Protocol):
+    """How to write what goes to one kind of client."""
+
+    @property
+    def ping(self) -> bytes:
+        """What keeps the connection alive."""
+        ...
+
+    def event(self, record: Record) -> bytes:
+        """An event."""
+        ...
+
+    def message(self, value: Any) -> bytes:
+        """Anything else, as JSON."""
+        ...
+
+    def position(self, place: str) -> bytes:
+        """From where to resume, for a client that has not asked by a command with an id."""
+        ...
+
+    def close(self, code: int, reason: str) -> bytes:
+        """The last that it gets."""
+        ...
+
+
+class WebSocketForm:
+    """Text frames with `{"event": NAME, "data": PAYLOAD}`, the payload's bytes as they came.
+
+    identified: `"id"` comes behind.
+    """
+
+    ping = PING
+
+    def __init__(self, *, identified: bool) -> None:
+        self._identified = identified
+
+    def event(self, record: Record) -> bytes:
+        """See `Form`."""
+        return text_frame(event_json(record, identified=self._identified))
+
+    def message(self, value: Any) -> bytes:
+        """See `Form`."""
+        return json_frame(value)
+
+    def position(self, place: str) -> bytes:  # noqa: ARG002
+        """Nothing: who wants to know gives the command an id."""
+        return b""
+
+    def close(self, code: int, reason: str) -> bytes:
+        """See `Form`."""
+        return close_frame(code, reason)
+
+
+class ServerSentForm:
+    """Server-sent events in the chunks of an HTTP/1.1 body (RFC 9112 section 7.1), JSON of the same form in `data`.
+
+    Source: HTML, section 9.2 (server-sent events).
+    """
+
+    ping = b"2\r\n:\n\r\n"  # a comment
+
+    def event(self, record: Record) -> bytes:
+        """See `Form`."""
+        # A payload may be written over several lines, which JSON does not mind and this format does.
+        lines = _LINE_ENDS.split(event_json(record, identified=False))
+        return _chunk(b"id: %b\ndata: %b\n\n" % (record.id.encode(), b"\ndata: ".join(lines)))
+
+    def message(self, value: Any) -> bytes:
+        """See `Form`."""
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _chunk(b"data: %b\n\n" % text.encode(errors="replace"))
+
+    def position(self, place: str) -> bytes:
+        """An id without an event (`dispatch the event`, step 2): the client notes it, and hears nothing."""
+        return _chunk(b"id: %b\n\n" % place.encode())
+
+    def close(self, code: int, reason: str) -> bytes:
+        """Why, where there is something to say, and the end of the body."""
+        said = self.message({"error": reason, "code": _CLOSE_CODES.get(code, "closed")}) if reason else b""
+        return said + b"0\r\n\r\n"
+
+
+def event_json(record: Record, *, identified: bool) -> bytes:
+    """An event as JSON."""
+    event = record.event
+    name = _json_text(event.name)
+    if identified:
+        return b'{"event":"%b","data":%b,"id":%b}' % (name, event.data, _json(record.id))
+    return b'{"event":"%b","data":%b}' % (name, event.data)
+
+
+def _json_text(name: str) -> bytes:
+    """An event's name as it stands between the quotes of JSON; it has no control characters (`core/event.py`)."""
+    if '"' in name or "\\" in name:
+        name = name.replace("\\", "\\\\").replace('"', '\\"')
+    return name.encode()
+
+
+def _json(text: str) -> bytes:
+    return b'"%b"' % text.encode() if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False).encode()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+_CLOSE_CODES = {close.value: close.name.lower() for close in Close}
+_LINE_ENDS = re.compile(rb"\r\n|\r|\n")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
+
+PLAIN: Final[Form] = WebSocketForm(identified=False)
+IDENTIFIED: Final[Form] = WebSocketForm(identified=True)
+SERVER_SENT: Final[Form] = ServerSentForm()
