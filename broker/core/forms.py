@@ -23,6 +23,11 @@ class Form(Protocol):
         """What keeps the connection alive."""
         ...
 
+    @property
+    def listens_only(self) -> bool:
+        """Whether nothing comes from the client: no commands, and no signs of life."""
+        ...
+
     def event(self, record: Record) -> bytes:
         """An event."""
         ...
@@ -32,7 +37,7 @@ class Form(Protocol):
         ...
 
     def position(self, place: str) -> bytes:
-        """From where to resume, for a client that has not asked by a command with an id."""
+        """From where to resume; nothing where that is the reply to a command."""
         ...
 
     def close(self, code: int, reason: str) -> bytes:
@@ -47,6 +52,7 @@ class WebSocketForm:
     """
 
     ping = PING
+    listens_only = False
 
     def __init__(self, *, identified: bool) -> None:
         self._identified = identified
@@ -60,7 +66,7 @@ class WebSocketForm:
         return json_frame(value)
 
     def position(self, place: str) -> bytes:  # noqa: ARG002
-        """Nothing: who wants to know gives the command an id."""
+        """See `Form`."""
         return b""
 
     def close(self, code: int, reason: str) -> bytes:
@@ -75,6 +81,11 @@ class ServerSentForm:
     """
 
     ping = b"2\r\n:\n\r\n"  # a comment
+    listens_only = True
+
+    def retry(self, milliseconds: int) -> bytes:
+        """After how long to come back when the connection has ended."""
+        return _chunk(b"retry: %d\n\n" % milliseconds)
 
     def event(self, record: Record) -> bytes:
         """See `Form`."""
@@ -127,4 +138,4 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
 
 PLAIN: Final[Form] = WebSocketForm(identified=False)
 IDENTIFIED: Final[Form] = WebSocketForm(identified=True)
-SERVER_SENT: Final[Form] = ServerSentForm()
+SERVER_SENT: Final = ServerSentForm()

@@ -71,16 +71,33 @@ _REQUIRED_HEADERS: Mapping[int, Mapping[str, str]] = {
     503: {"Retry-After": "1"},
 }
 
-Handler = Callable[[Request], Awaitable[Response]]
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """In the place of an answer: from here on the connection belongs to `serve`.
+
+    head: is sent before; its body is what `serve` writes.
+    serve: takes the stream; returns whether this is still fit for a decent end.
+    """
+
+    head: Response
+    serve: Callable[[Any], Awaitable[bool]]
+
+
+Handler = Callable[[Request], Awaitable[Response | Takeover]]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which requests a handler answers: this method (GET serves HEAD too) on exactly this path."""
+    """Which requests a handler answers: this method (GET serves HEAD too) on exactly this path.
+
+    public: for pages of every origin.
+    """
 
     method: str
     path: str
     handler: Handler
+    public: bool = False
 
 
 def json_response(status: int, value: Any, **headers: str) -> Response:

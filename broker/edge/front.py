@@ -6,22 +6,29 @@ Nothing that one client does reaches another: each connection has its own task, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 
 import trio
 
 from broker.core.credentials import token_of
-from broker.core.errors import CLOSE_FOR_AUTHENTICATION, AuthenticationError, BrokerError, Close
-from broker.core.http import Handler, Request, Response, Route, error_response
-from broker.core.origins import origin_allowed
+from broker.core.errors import CLOSE_FOR_AUTHENTICATION, AuthenticationError, ClientError, Close
+from broker.core.forms import SERVER_SENT
+from broker.core.http import Request, Response, Route, Takeover, error_response
+from broker.core.ports import Identity
 from broker.edge.http import BadRequest, HttpConnection
+from broker.edge.site import Site, refusal
+from broker.edge.sse import EVENTS_PATH, HEAD, read_wish, tell_events
 from broker.edge.websocket import Handshake, check_upgrade, choose_subprotocol, converse, wants_upgrade
-from broker.runtime.connection import Connection, ConnectionLimits, Refusal, Services
+from broker.runtime.connection import Connection, ConnectionLimits, Ending, Refusal, Services
 
 logger = logging.getLogger(__name__)
+
+Talk = Callable[[trio.abc.Stream], Awaitable[Ending]]
+Converse = Callable[[trio.abc.Stream], Awaitable[bool]]
 
 _LINGER_TIMEOUT = 2.0
 _LINGER_BYTES = 1_048_576
@@ -45,17 +52,13 @@ class FrontSettings:
 
 
 class Front:
-    """Serves whoever connects: WebSockets on one path, HTTP on all others."""
+    """Serves whoever connects: WebSockets on one path, HTTP on all others, some of which become event streams."""
 
-    def __init__(
-        self,
-        settings: FrontSettings,
-        services: Services,
-        routes: Iterable[Route],
-    ) -> None:
+    def __init__(self, settings: FrontSettings, services: Services, routes: Iterable[Route]) -> None:
         self._settings = settings
         self._services = services
-        self._routes = _table(routes)
+        own = Route("GET", EVENTS_PATH, self._open_event_stream)
+        self._site = Site([own, *routes], settings.allowed_origins, settings.websocket_path)
         self._open = 0
         self._conversations = 0
         self._idle: set[trio.CancelScope] = set()
@@ -87,24 +90,28 @@ class Front:
                 await stream.do_handshake()
             if deadline.cancelled_caught:
                 return
-        upgrade = await self._talk_http(stream)
-        if upgrade is None or await self._converse(stream, *upgrade):
+        converse = await self._talk_http(stream)
+        if converse is None or await converse(stream):
             await _linger(stream)
 
-    async def _talk_http(self, stream: trio.abc.Stream) -> tuple[Handshake, Connection | Refusal] | None:
-        """Answer requests until the client is done, or asks for a WebSocket and may have one.
+    async def _talk_http(self, stream: trio.abc.Stream) -> Converse | None:
+        """Answer requests until the client is done, or until it is to be talked to in another way.
 
-        A function of its own, so that what HTTP needed is gone while the WebSocket lasts.
+        A function of its own, so that what HTTP needed is gone while that lasts.
         """
         connection = HttpConnection(stream)
         try:
             while (request := await self._next(connection)) is not None:
                 if wants_upgrade(request):
-                    return self._admit(request, connection.unread()), self._party(request)
-                if not await connection.respond(await self._answer(request)) or self._stopping:
+                    return self._upgrade(request, connection.unread())
+                answer = await self._site.answer(request)
+                if isinstance(answer, Takeover):
+                    await connection.begin(answer.head)
+                    return answer.serve
+                if not await connection.respond(answer) or self._stopping:
                     break
         except BadRequest as error:
-            await connection.respond(_refused(error))
+            await connection.respond(refusal(error))
         return None
 
     async def _next(self, connection: HttpConnection) -> Request | None:
@@ -116,8 +123,8 @@ class Front:
                 self._idle.discard(waiting)
         return None
 
-    def _admit(self, request: Request, early: bytes) -> Handshake:
-        """Check everything about an upgrade but the user.
+    def _upgrade(self, request: Request, early: bytes) -> Converse:
+        """Check everything about an upgrade to a WebSocket.
 
         Raises BadRequest.
         """
@@ -125,69 +132,53 @@ class Front:
         key = check_upgrade(request)
         if request.path != settings.websocket_path:
             raise BadRequest(HTTPStatus.NOT_FOUND, f"there is no WebSocket here, but at {settings.websocket_path}")
-        _check_origin(request, settings.allowed_origins)
-        if self._conversations >= settings.max_connections:
-            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, "as many connections are open as may be")
-        return Handshake(key, choose_subprotocol(request, settings.subprotocols), early)
+        self._site.check_origin(request)
+        self._check_room()
+        handshake = Handshake(key, choose_subprotocol(request, settings.subprotocols), early)
+        party = self._party(request)
+        return partial(self._converse, party, partial(converse, handshake, party, settings.max_message_size))
 
-    async def _converse(self, stream: trio.abc.Stream, handshake: Handshake, party: Connection | Refusal) -> bool:
-        """Serve a WebSocket; True if its stream is still fit for a decent end."""
+    async def _open_event_stream(self, request: Request) -> Response | Takeover:
+        self._check_room()
+        await trio.lowlevel.checkpoint()
+        try:
+            wish = read_wish(request, self._settings.limits.max_subscriptions)
+            identity = self._identify(request)
+        except AuthenticationError as error:
+            return error_response(HTTPStatus.UNAUTHORIZED, error)
+        except ClientError as error:
+            return error_response(HTTPStatus.BAD_REQUEST, error)
+        if request.method == "HEAD":
+            return HEAD
+        connection = Connection(identity, self._services, self._settings.limits, SERVER_SENT)
+        return Takeover(HEAD, partial(self._converse, connection, partial(tell_events, wish, connection)))
+
+    async def _converse(self, party: Connection | Refusal, talk: Talk, stream: trio.abc.Stream) -> bool:
+        """Talk to a client to the end; True if its stream is still fit for a decent one."""
         self._conversations += 1
         try:
-            code, reason = await converse(stream, handshake, party, self._settings.max_message_size)
+            code, reason = await talk(stream)
         finally:
             self._conversations -= 1
         level = logging.DEBUG if code in _ORDINARY else logging.INFO
         logger.log(level, "connection.closed", extra={"connection": party.id, "code": int(code), "reason": reason})
         return not party.outbox.broken
 
+    def _check_room(self) -> None:
+        if self._conversations >= self._settings.max_connections:
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, "as many connections are open as may be")
+
+    def _identify(self, request: Request) -> Identity:
+        return self._services.authenticator.identify(token_of(request) if self._settings.authenticate else None)
+
     def _party(self, request: Request) -> Connection | Refusal:
         settings = self._settings
         try:
-            identity = self._services.authenticator.identify(token_of(request) if settings.authenticate else None)
+            return Connection(self._identify(request), self._services, settings.limits)
         except AuthenticationError as error:
             if settings.reject_unauthenticated:
                 raise BadRequest(HTTPStatus.UNAUTHORIZED, str(error)) from None
             return Refusal(CLOSE_FOR_AUTHENTICATION[type(error)], str(error))
-        return Connection(identity, self._services, settings.limits)
-
-    async def _answer(self, request: Request) -> Response:
-        methods = self._routes.get(request.path)
-        if methods is None:
-            if request.path == self._settings.websocket_path:
-                return _refused(BadRequest(HTTPStatus.UPGRADE_REQUIRED, "this path speaks WebSocket only"))
-            return _refused(BadRequest(HTTPStatus.NOT_FOUND, f"there is nothing at {request.path}"))
-        handler = methods.get("GET" if request.method == "HEAD" else request.method)
-        if handler is None:
-            allowed = ", ".join(sorted(methods))
-            return _refused(BadRequest(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {allowed} only"), Allow=allowed)
-        try:
-            _check_origin(request, self._settings.allowed_origins)
-            return await handler(request)
-        except BadRequest as error:
-            return _refused(error)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise
-        except Exception:
-            logger.exception("request.failed", extra={"path": request.path})
-            return replace(error_response(500, BrokerError("the fault is ours, and is in our log")), close=True)
-
-
-def _table(routes: Iterable[Route]) -> Mapping[str, Mapping[str, Handler]]:
-    table: dict[str, dict[str, Handler]] = {}
-    for route in routes:
-        table.setdefault(route.path, {})[route.method] = route.handler
-    return table
-
-
-def _check_origin(request: Request, allowed: Sequence[str]) -> None:
-    if not origin_allowed(request.header("origin"), request.header("host"), allowed):
-        raise BadRequest(HTTPStatus.FORBIDDEN, "pages of this origin may not connect (`server.allowed_origins`)")
-
-
-def _refused(error: BadRequest, **headers: str) -> Response:
-    response = error_response(error.status, error)
-    return replace(response, headers={**response.headers, **headers}, close=True)
 
 
 async def _linger(stream: trio.abc.Stream) -> None:

@@ -95,6 +95,12 @@ class HttpConnection:
         self._h11.start_next_cycle()
         return True
 
+    async def begin(self, response: Response) -> None:
+        """Send the head of an answer whose body somebody else writes, in chunks; the end of HTTP here."""
+        headers = [("content-type", response.content_type), ("transfer-encoding", "chunked"), ("connection", "close")]
+        headers += response.headers.items()
+        await self._write(h11.Response(status_code=response.status, headers=headers, reason=_phrase(response.status)))
+
     def unread(self) -> bytes:
         """What the client has sent beyond the present request's head: for whoever takes the connection over."""
         return bytes(self._h11.trailing_data[0])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from broker.core.errors import Close
 from broker.core.frames import FrameScanner, close_frame, is_close
 from broker.core.http import Request
 from broker.edge.http import BadRequest
+from broker.edge.writing import write_out
 from broker.runtime.connection import Ending, Party, PeerGone
 from broker.runtime.outbox import Outbox
 
@@ -154,7 +154,7 @@ class Wire(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-async def converse(stream: trio.abc.Stream, handshake: Handshake, party: Party, max_message_size: int) -> Ending:
+async def converse(handshake: Handshake, party: Party, max_message_size: int, stream: trio.abc.Stream) -> Ending:
     """Finish the handshake on `stream`, let `party` talk, and see its last frame off.
 
     max_message_size: bytes that one message of the client may have.
@@ -168,7 +168,7 @@ async def converse(stream: trio.abc.Stream, handshake: Handshake, party: Party, 
             async with trio.open_nursery() as reading:
                 socket = await _shake_hands(reading, wire, handshake)
                 wire.connect(party)
-                writing.start_soon(_write, party, stream)
+                writing.start_soon(write_out, party, stream)
                 ending = await party.run(partial(_receive, socket, wire))
                 await _hear_out(socket, wire, outbox)
                 reading.cancel_scope.cancel()
@@ -193,20 +193,6 @@ async def _shake_hands(nursery: trio.Nursery, wire: Wire, handshake: Handshake) 
         except ConnectionClosed:
             raise PeerGone(_ABNORMAL) from None
     raise PeerGone(_ABNORMAL)
-
-
-async def _write(party: Party, stream: trio.abc.Stream) -> None:
-    if isinstance(stream, trio.SocketStream):
-        # The same socket by a second name, since Trio's own sends may wait. Nobody else writes while the outbox lives.
-        plain = socket.socket(stream.socket.family, stream.socket.type, stream.socket.proto, stream.socket.fileno())
-        try:
-            await party.outbox.run(stream.send_all, plain.send)
-        finally:
-            plain.detach()  # it is the stream's to close
-    else:  # TLS: its records are not ours to cut
-        await party.outbox.run(stream.send_all)
-    # Of no effect where the end was agreed on; where the writer failed or got stuck, nobody else would notice.
-    party.close(Close.TOO_SLOW, "too slow: a write did not end in time")
 
 
 async def _receive(socket: WebSocketConnection, wire: Wire) -> str | bytes:

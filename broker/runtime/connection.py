@@ -24,6 +24,7 @@ from broker.core.errors import (
     ClientError,
     Close,
     InvalidToken,
+    LogGap,
     ResumeInProgress,
     TooManySubscriptions,
     UnknownCommand,
@@ -188,6 +189,10 @@ class Connection:
         if self.outbox.answer(data) is Fate.OVERFLOWED:
             self.close(Close.TOO_SLOW, "too slow: the queue overflowed")
 
+    def hold(self) -> None:
+        """Get no live events until it has resumed. To be called where it has no patterns yet."""
+        self._services.registry.hold(self)
+
     def identify(self) -> None:
         """Let events carry their ids from now on."""
         if self.form is PLAIN:
@@ -206,8 +211,11 @@ class Connection:
         self.pinged_at = None
 
     def ping(self) -> None:
-        """Ask the client for a sign of life."""
-        self.pinged_at = trio.current_time()
+        """Ask the client for a sign of life; where none can come, at least keep what is on the way from giving up."""
+        if self.form.listens_only:
+            self.heard_at = trio.current_time()
+        else:
+            self.pinged_at = trio.current_time()
         self.outbox.control(self.form.ping)
 
     async def run(self, receive: Receive) -> Ending:
@@ -305,10 +313,10 @@ class Connection:
             self._resuming = None
             if isinstance(outcome, BrokerError):
                 self._tell(problem(outcome, command.id))
+                if self.form.listens_only and not isinstance(outcome, LogGap):
+                    self.close(Close.INTERNAL_ERROR, "try again")
             elif command.id is not None:
                 self._tell(reply(command.id, {"id": outcome}))
-            elif position := self.form.position(outcome):
-                self.send(position)
 
         self._resuming = self._services.resumer.start(self, place, resumed)
         return _LATER

@@ -73,7 +73,7 @@ class Resuming:
         if place is None:
             async with self._readers, self._dispatcher.between_turns:
                 connection.identify()
-                resumed(self._log.position(self._dispatcher.position))
+                self._go_live(connection, resumed)
             return
         offset = await self._locate(place)
         async with self._readers, self._dispatcher.between_turns:
@@ -89,8 +89,15 @@ class Resuming:
         self.counters["resumes_failed"] += 1
         async with self._readers, self._dispatcher.between_turns:
             connection.identify()
-            self._registry.release(connection)
-            resumed(error)
+            self._go_live(connection, resumed, error)
+
+    def _go_live(self, connection: Connection, resumed: Resumed, error: BrokerError | None = None) -> None:
+        """To be called between two turns, when everything up to now was sent or is given up."""
+        self._registry.release(connection)
+        place = self._log.position(self._dispatcher.position)
+        resumed(error or place)
+        if told := connection.form.position(place):
+            connection.send(told)
 
     async def _locate(self, place: str) -> int:
         offset = await self._log.locate(place)
@@ -108,8 +115,7 @@ class Resuming:
             offset = self._send(connection, self._lookback.recent(offset, position - offset), offset)
             if offset < position:
                 return offset, False
-            self._registry.release(connection)
-            resumed(self._log.position(position))
+            self._go_live(connection, resumed)
         return offset, True
 
     def _send(self, connection: Connection, events: Sequence[Past], offset: int) -> int:

@@ -108,7 +108,9 @@ def post(
 async def answer(request: Request, door: Door | None = None, webhook: Webhook | None = None) -> Response:
     webhook = webhook or Webhook(Words(), path="/in", max_body=MAX_BODY)
     (route,) = webhook.routes(door or Door())
-    return await route.handler(request)
+    response = await route.handler(request)
+    assert isinstance(response, Response)
+    return response
 
 
 def said(response: Response) -> Any:

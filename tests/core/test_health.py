@@ -16,7 +16,9 @@ async def no_body(limit: int) -> bytes:
 
 async def answer(path: str, reason: str | None) -> Response:
     [route] = [route for route in health_routes(lambda: reason, lambda: SOURCES) if route.path == path]
-    return await route.handler(Request(route.method, path, {}, [], b"1.1", no_body))
+    response = await route.handler(Request(route.method, path, {}, [], b"1.1", no_body))
+    assert isinstance(response, Response)
+    return response
 
 
 async def test_it_is_alive_even_when_it_is_not_ready() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.core.http import Request
+from broker.core.http import Request, Response
 from broker.edge.metrics import Metrics
 
 
@@ -16,6 +16,7 @@ async def samples(metrics: Metrics) -> dict[str, float]:
     """What is served: values by name, with the kind of each family before it."""
     (route,) = metrics.routes()
     answer = await route.handler(Request("GET", "/metrics", {}, [], b"1.1", no_body))
+    assert isinstance(answer, Response)
     assert answer.status == 200
     families = text_string_to_metric_families(answer.body.decode())
     return {f"{family.type} {sample.name}": sample.value for family in families for sample in family.samples}
@@ -46,5 +47,6 @@ async def test_two_brokers_in_one_process_keep_their_numbers_apart() -> None:
 async def test_the_format_is_prometheus_text() -> None:
     (route,) = Metrics(dict, dict).routes()
     answer = await route.handler(Request("GET", "/metrics", {}, [], b"1.1", no_body))
+    assert isinstance(answer, Response)
     assert (route.method, route.path) == ("GET", "/metrics")
     assert answer.content_type.startswith("text/plain; version=")

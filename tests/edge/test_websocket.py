@@ -86,7 +86,7 @@ async def conversing(party: Party, wrap: Wrap = plain, handshake: Handshake = HA
     conversation = Conversation(client)
 
     async def run() -> None:
-        conversation.ending = await converse(wrap(server), handshake, party, MAX_MESSAGE)
+        conversation.ending = await converse(handshake, party, MAX_MESSAGE, wrap(server))
         await server.aclose()  # as the front end does
 
     async with trio.open_nursery() as nursery:
@@ -170,7 +170,7 @@ def test_the_client_s_first_that_we_support_is_chosen(proposed: bytes | None, ch
 async def answer_to(handshake: Handshake) -> dict[str, str]:
     client, server = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(converse, server, handshake, connection(), MAX_MESSAGE)
+        nursery.start_soon(converse, handshake, connection(), MAX_MESSAGE, server)
         answer = await read_answer(client)
         nursery.cancel_scope.cancel()
     assert answer.status == 101
@@ -215,13 +215,13 @@ async def test_a_client_that_vanishes_during_the_handshake_ends_quietly(caplog: 
     _, server = memory_stream_pair()
     party = connection()
     with caplog.at_level(logging.INFO, "broker"):
-        code, _ = await converse(Gone(server), HANDSHAKE, party, MAX_MESSAGE)
+        code, _ = await converse(HANDSHAKE, party, MAX_MESSAGE, Gone(server))
     assert (code, caplog.records) == (1006, [])
 
 
 async def test_a_client_that_takes_no_answer_to_its_handshake_is_given_up(autojump_clock: MockClock) -> None:
     _, server = memory_stream_pair()
-    assert (await converse(Stuck(server), HANDSHAKE, connection(), MAX_MESSAGE))[0] == 1006
+    assert (await converse(HANDSHAKE, connection(), MAX_MESSAGE, Stuck(server)))[0] == 1006
 
 
 # --- Talking ---------------------------------------------------------------------------------------------------------
@@ -449,7 +449,7 @@ async def test_a_writer_that_is_stuck_ends_the_conversation(autojump_clock: Mock
 async def test_a_farewell_that_gets_stuck_ends_the_conversation(autojump_clock: MockClock) -> None:
     _, server = memory_stream_pair()
     party = Refusal(Close.NO_TOKEN, "")
-    assert await converse(Stuck(server, room=1), HANDSHAKE, party, MAX_MESSAGE) == (4001, "")
+    assert await converse(HANDSHAKE, party, MAX_MESSAGE, Stuck(server, room=1)) == (4001, "")
     assert party.outbox.broken
 
 
@@ -472,7 +472,7 @@ class Faulty:
 async def test_a_fault_of_ours_ends_with_1011_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     client, server = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(converse, server, HANDSHAKE, Faulty(), MAX_MESSAGE)
+        nursery.start_soon(converse, HANDSHAKE, Faulty(), MAX_MESSAGE, server)
         await read_answer(client)
         await client.send_all(client_frame(TEXT, b"x"))
         assert await read_frame(client) == (CLOSE, (1011).to_bytes(2, "big"))
@@ -484,7 +484,7 @@ async def test_a_conversation_that_is_cancelled_leaves_the_registry_empty() -> N
     party = Connection(Identity("ada"), services(registry), ConnectionLimits())
     client, server = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(converse, server, HANDSHAKE, party, MAX_MESSAGE)
+        nursery.start_soon(converse, HANDSHAKE, party, MAX_MESSAGE, server)
         await read_answer(client)
         await client.send_all(client_frame(TEXT, command()))
         await read_frame(client)

@@ -54,7 +54,7 @@ def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 async def conversing(party: Connection, client: trio.abc.Stream, server: trio.abc.Stream) -> AsyncIterator[None]:
     """Between the answer to the handshake and the client's goodbye, with a writer that has nothing to do at first."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(converse, server, Handshake(KEY), party, 1000)
+        nursery.start_soon(converse, Handshake(KEY), party, 1000, server)
         assert (await read_answer(client)).status == 101
         await wait_all_tasks_blocked()
         yield

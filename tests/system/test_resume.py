@@ -24,7 +24,9 @@ async def heard(client: Client, number: int) -> list[Any]:
     return [(await client.frame())["data"] for _ in range(number)]
 
 
-async def test_without_resume_an_event_has_no_id_and_with_it_the_one_that_its_publisher_was_told(broker: Broker) -> None:
+async def test_without_resume_an_event_has_no_id_and_with_it_the_one_that_its_publisher_was_told(
+    broker: Broker,
+) -> None:
     async with connected(broker, "ada") as ada:
         await ada.subscribe("users.*.online")
         broker.publish("users.bob.online", 1)
