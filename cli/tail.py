@@ -1,31 +1,34 @@
-"""`broker tail`: subscribe, and print what comes."""
+"""`broker tail`: subscribe, and print what comes, over restarts of the broker."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated
 
 import trio
 import typer
-from h11 import ProtocolError as HttpError
-from trio_websocket import (
-    ConnectionClosed,
-    ConnectionRejected,
-    HandshakeError,
-    WebSocketConnection,
-    open_websocket_url,
-)
 
-from broker.core.errors import ADVICE, BadPattern, Close
+from broker.client import (
+    Change,
+    ClientFailure,
+    CommandFailed,
+    Connected,
+    Event,
+    Lost,
+    NotConnected,
+    Refused,
+    ResumeGap,
+    Token,
+    connect,
+)
+from broker.core.errors import BadPattern
 from broker.core.patterns import parse_pattern
 from cli.errors import refuse, reporting, tell
 from cli.target import DEFAULT_CONFIG, ConfigOption, Target, TokenOption, UrlOption, find_target
-
-CONNECT_TIMEOUT = 10.0  # the library does not notice a server that hangs up instead of answering
-_MAX_MESSAGE_BYTES = 64 * 1_048_576
 
 
 @reporting()
@@ -41,6 +44,8 @@ def tail(
 ) -> None:
     """Subscribe and print each event as one line of JSON. What is printed is what that user may see.
 
+    It goes on when the broker was away, with what it has missed.
+
     Examples:
 
       broker tail '**' --as ada
@@ -50,53 +55,44 @@ def tail(
       BROKER_URL=https://events.example BROKER_TOKEN=… broker tail 'orders.**'
     """
     wanted = _checked(patterns or ["**"])
-    target = find_target(url, token, config, {"sub": user or "broker-tail"})
+    find = partial(find_target, url, token, config, {"sub": user or "broker-tail"})
+    target = find()
     try:
-        complaint = trio.run(_tail, target, wanted, count)
-    except ConnectionRejected as rejected:
-        reason = f"HTTP {rejected.status_code} {_reason(rejected.body)}"
-        raise refuse(f"{target.url.geturl()} refused: {reason}") from None
-    except (HandshakeError, HttpError, OSError):
+        trio.run(_tail, target, _tokens(target, find, given=token), wanted, count)
+    except Refused as refused:
+        raise refuse(f"{target.url.geturl()} refused: HTTP {refused.status} {refused.text}".rstrip()) from None
+    except NotConnected:
         raise refuse(f"no broker answers at {target.url.geturl()}; is it running?") from None
-    if complaint is not None:
-        raise refuse(complaint)
+    except CommandFailed as failed:
+        raise refuse(f"{failed} ({failed.code})") from None
+    except ClientFailure as failure:
+        raise refuse(str(failure)) from None
 
 
-async def _tail(target: Target, patterns: Sequence[str], count: int | None) -> str | None:
-    """Print events until there are enough of them; or return what ended it."""
-    scheme = "wss" if target.url.scheme == "https" else "ws"
-    url = target.url._replace(scheme=scheme, path=target.websocket_path).geturl()
-    headers = [(b"authorization", f"Bearer {target.token}".encode())] if target.token else []
-    opening = open_websocket_url(
-        url, extra_headers=headers, max_message_size=_MAX_MESSAGE_BYTES, connect_timeout=CONNECT_TIMEOUT
-    )
-    async with opening as socket:
-        try:
-            return await _follow(socket, patterns, count)
-        except ConnectionClosed as closed:
-            return _ended(closed)
-
-
-async def _follow(socket: WebSocketConnection, patterns: Sequence[str], count: int | None) -> str | None:
-    for number, pattern in enumerate(patterns, start=1):
-        await socket.send_message(json.dumps({"event": "subscribe", "data": pattern, "id": number}))
-    printed = 0
-    while printed != count:
-        message = str(await socket.get_message())
-        frame: dict[str, Any] = json.loads(message)
-        if "error" in frame:
-            return f"{frame['error']} ({frame['code']})"
-        if frame.get("reply") == len(patterns):
-            tell(f"subscribed to {', '.join(patterns)}")
-        elif "event" in frame:
+async def _tail(target: Target, token: Token, patterns: Sequence[str], count: int | None) -> None:
+    url = target.url._replace(path=target.websocket_path).geturl()
+    teller = _Teller()
+    connection = connect(url, token, on_gap=teller.missed, on_change=teller.changed)
+    async with connection as client, client.subscribe(*patterns) as events:
+        tell(f"subscribed to {', '.join(patterns)}")
+        printed = 0
+        async for event in events:
             printed += 1
-            if not _print(message):
-                return None
-    return None
+            if not _print(event) or printed == count:
+                return
 
 
-def _print(line: str) -> bool:
-    """Print a line; False where nobody reads it any more."""
+def _tokens(target: Target, find: Callable[[], Target], *, given: str | None) -> Token:
+    """The token; or where it is one of our own making, a function that makes another, since they do not last."""
+    if given is not None or target.token is None:
+        return target.token
+    return lambda: find().token or ""
+
+
+def _print(event: Event) -> bool:
+    """Print an event, its payload as it was sent, as one line; False where nobody reads it any more."""
+    name = json.dumps(event.name, ensure_ascii=False)
+    line = f'{{"event":{name},"data":{event.raw.decode()}}}'
     try:
         sys.stdout.write(line.replace("\n", " ") + "\n")
         sys.stdout.flush()
@@ -107,23 +103,27 @@ def _print(line: str) -> bool:
     return True
 
 
+class _Teller:
+    """Tells people about the connection: once for each time that it is lost, however long that takes."""
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    def changed(self, change: Change) -> None:
+        """The connection is lost, or there again."""
+        if isinstance(change, Lost) and not self._lost:
+            tell(f"connection lost: {change.reason}; trying again")
+        elif isinstance(change, Connected) and change.again:
+            tell("connected again")
+        self._lost = isinstance(change, Lost)
+
+    def missed(self, gap: ResumeGap) -> None:
+        """Events are gone for good."""
+        tell(f"events are missing here: {gap}")
+
+
 def _checked(patterns: Sequence[str]) -> list[str]:
     try:
         return [parse_pattern(pattern) for pattern in patterns]
     except BadPattern as error:
         raise typer.BadParameter(str(error)) from None
-
-
-def _ended(closed: ConnectionClosed) -> str:
-    if closed.reason is None:
-        return "the connection ended"
-    code, reason = closed.reason.code, closed.reason.reason
-    advice = f"; {ADVICE[Close(code)]}" if code in set(Close) else ""
-    return f"the broker ended the connection: {code} {reason or ''}{advice}".replace(" ;", ";")
-
-
-def _reason(body: bytes | None) -> str:
-    try:
-        return str(json.loads(body or b"{}").get("error", ""))
-    except (ValueError, AttributeError):
-        return ""

@@ -44,6 +44,10 @@ class Running:
         self.config = str(folder / "config.toml")
         self.url = process.stdout.readline().split()[2]
 
+    @property
+    def port(self) -> str:
+        return self.url.rpartition(":")[2]
+
     def publish(self, name: str, data: str) -> None:
         assert broker("publish", "--url", self.url, "--config", self.config, name, "--", data).status == 0
 
@@ -62,11 +66,12 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Running]:
-    """A broker on a free port, for the length of the block."""
-    (folder / "config.toml").write_text(CONFIG)
+def running(folder: Path, port: str = "0", config: str = CONFIG) -> Iterator[Running]:
+    """A broker on this port or a free one, for the length of the block."""
+    (folder / "config.toml").write_text(config)
     (folder / "policy.toml").write_text(POLICY)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
+    environ["BROKER_SERVER__PORT"] = port
     command = [*COMMAND, "run", "--config", str(folder / "config.toml")]
     with (
         (folder / "err.txt").open("w") as err,
@@ -76,15 +81,6 @@ def running(folder: Path) -> Iterator[Running]:
             yield Running(folder, process)
         finally:
             process.terminate()
-
-
-def in_a_shell(*arguments: str, prelude: str = "") -> subprocess.CompletedProcess[str]:
-    """`broker tail` in a process of its own: where the server ends it, the library leaves its socket open till then.
-
-    prelude: what to do before, for tests that are in a hurry.
-    """
-    command = [sys.executable, "-c", f"{prelude}\nfrom cli.main import main; main()", "tail", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +160,53 @@ def test_ctrl_c_is_no_traceback(live: Running) -> None:
     assert (tail.returncode, out, err) == (130, "", "")
 
 
-def test_a_broker_that_stops_is_told_with_what_to_do(tmp_path: Path) -> None:
-    with running(tmp_path) as live, live.tailing() as tail:
-        live.process.terminate()
-        _, err = tail.communicate()
-    assert tail.returncode == 1
-    assert "1001" in err
-    assert "reconnect" in err
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restart_of_the_broker_is_told_and_survived(end: signal.Signals, tmp_path: Path) -> None:
+    with running(tmp_path) as first, first.tailing(count=3) as tail:
+        first.publish("a.1", "1")
+        first.process.send_signal(end)
+        first.process.wait()
+        assert tail.stderr is not None
+        lost = tail.stderr.readline()
+        with running(tmp_path, first.port) as second:
+            second.publish("a.2", "2")  # before or after it is there again
+            assert tail.stderr.readline() == "connected again\n"
+            second.publish("a.3", "3")
+            out, err = tail.communicate()
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["a.1", "a.2", "a.3"]
+    assert (tail.returncode, err) == (0, "")
+    assert lost.startswith(f"connection lost: {1001 if end is signal.SIGTERM else 1006} ")
+    assert lost.endswith("; trying again\n")
+
+
+def test_what_is_missing_after_a_restart_is_told(tmp_path: Path) -> None:
+    forgetful = CONFIG + '[log]\npath = ":memory:"\n'
+    with running(tmp_path, config=forgetful) as first, first.tailing(count=2) as tail:
+        first.publish("a.1", "1")
+        first.process.terminate()
+        first.process.wait()
+        with running(tmp_path, first.port, forgetful) as second:
+            assert tail.stderr is not None
+            assert tail.stderr.readline().startswith("connection lost: ")
+            assert tail.stderr.readline().startswith("events are missing here: ")
+            assert tail.stderr.readline() == "connected again\n"
+            second.publish("a.2", "2")
+            out, err = tail.communicate()
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["a.1", "a.2"]
+    assert (tail.returncode, err) == (0, "")
+
+
+def test_a_token_of_our_own_making_is_replaced_when_it_has_expired(tmp_path: Path) -> None:
+    with running(tmp_path) as live, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cli.target._TOKEN_SECONDS", 2)
+        # In a process of its own, since this one's output is the other command's meanwhile.
+        publish = [*COMMAND, "publish", "--url", live.url, "--config", live.config, "a.1", "1"]
+        publisher = threading.Timer(2.5, subprocess.run, [publish], {"stdout": subprocess.DEVNULL})
+        publisher.start()
+        tail = broker("tail", "--url", live.url, "--config", live.config, "--count", "1")
+        publisher.join()
+    assert tail.out == '{"event":"a.1","data":1}\n'
+    assert tail.err == "subscribed to **\n"
 
 
 @pytest.mark.parametrize(
@@ -179,16 +215,16 @@ def test_a_broker_that_stops_is_told_with_what_to_do(tmp_path: Path) -> None:
 def test_a_token_that_does_not_do_is_told_with_its_code_and_what_to_do(
     token: str | None, told: list[str], live: Running
 ) -> None:
-    tail = in_a_shell("--url", live.url, *(["--token", token] if token else []))
-    assert (tail.returncode, tail.stdout) == (1, "")
-    assert tail.stderr.count("\n") == 1
-    assert all(part in tail.stderr for part in told)
+    tail = broker("tail", "--url", live.url, *(["--token", token] if token else []))
+    assert (tail.status, tail.out) == (1, "")
+    assert tail.err.count("\n") == 1
+    assert all(part in tail.err for part in told)
 
 
 def test_a_subscription_that_is_refused_is_told(live: Running) -> None:
-    tail = in_a_shell("--url", live.url, "--config", live.config, "a", "b", "c")
-    assert (tail.returncode, tail.stdout) == (1, "")
-    assert "(too_many_subscriptions)" in tail.stderr
+    tail = broker("tail", "--url", live.url, "--config", live.config, "a", "b", "c")
+    assert (tail.status, tail.out) == (1, "")
+    assert "(too_many_subscriptions)" in tail.err
 
 
 @pytest.mark.parametrize("pattern", ["", "a..b", "a*", "a b", "<x>", "{a,b}"])
@@ -216,9 +252,9 @@ def test_where_there_is_no_broker_it_is_told_where() -> None:
 def test_a_refused_handshake_is_told_in_the_server_s_words(say: Say, told: str) -> None:
     with serving() as fake:
         fake.first = [say]
-        tail = in_a_shell("--url", fake.url, "--token", "t")
-        assert (tail.returncode, tail.stdout) == (1, "")
-        assert f"{fake.url} refused: {told}" in tail.stderr
+        tail = broker("tail", "--url", fake.url, "--token", "t")
+        assert (tail.status, tail.out) == (1, "")
+        assert f"{fake.url} refused: {told}" in tail.err
         assert fake.asked[0].headers["authorization"] == "Bearer t"
 
 
@@ -242,12 +278,11 @@ def saying(answer: bytes) -> Iterator[str]:
 @pytest.mark.parametrize("answer", [b"220 mail.example ESMTP\r\n", b""])
 def test_a_server_that_is_no_broker_is_told(answer: bytes) -> None:
     with saying(answer) as url:
-        prelude = "import cli.tail; cli.tail.CONNECT_TIMEOUT = 0.1"
-        tail = in_a_shell("--url", url, "--token", "t", prelude=prelude)
-    assert (tail.returncode, tail.stderr) == (1, f"no broker answers at {url}; is it running?\n")
+        tail = broker("tail", "--url", url, "--token", "t")
+    assert (tail.status, tail.err) == (1, f"no broker answers at {url}; is it running?\n")
 
 
 def test_a_server_that_only_pretends_to_shake_hands_is_told() -> None:
     with saying(b"HTTP/1.1 101 Switching Protocols\r\n\r\n") as url:
-        tail = in_a_shell("--url", url, "--token", "t")
-    assert (tail.returncode, tail.stderr) == (1, f"no broker answers at {url}; is it running?\n")
+        tail = broker("tail", "--url", url, "--token", "t")
+    assert (tail.status, tail.err) == (1, f"no broker answers at {url}; is it running?\n")

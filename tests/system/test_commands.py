@@ -183,14 +183,15 @@ async def test_tail_sees_what_its_user_sees(broker: Broker) -> None:
     assert json.loads(output)["event"] == f"groups.{group}.created"
 
 
-async def test_tail_says_why_the_broker_ended_the_connection(brokers: Brokers) -> None:
+async def test_tail_says_why_the_connection_ended_and_waits_for_another(brokers: Brokers) -> None:
     broker = brokers.start()
     with tail(broker, "**") as process:
         broker.signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"connection lost: 1001 ")
+        process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=10)
-    assert (process.returncode, output) == (1, b"")
-    assert b"1001" in errors
-    assert b"Traceback" not in errors
+    assert (process.returncode, output, errors) == (130, b"", b"")
 
 
 async def test_tail_ends_quietly_when_nobody_reads_on(open_broker: Broker) -> None:

@@ -1,0 +1,16 @@
+"""For all tests of the client: who is at the other end, and pauses that are not cut by chance."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.client.server import FakeBroker
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
+    """Whoever connects, connects to this."""
+    broker = FakeBroker()
+    monkeypatch.setattr("broker.client.socket.open_stream", broker.open_stream)
+    monkeypatch.setattr("broker.client.retrying.Backoff.__init__.__defaults__", (lambda: 1.0,))
+    return broker
