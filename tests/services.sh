@@ -1,6 +1,7 @@
 #!/bin/sh
-# What the tests want to be on this machine: RabbitMQ, and iptables to cut it off, from Debian's or Ubuntu's packages, when
-# we may install them. It never fails: where one is missing it says why, and the tests skip what needs it (or fail, under CI).
+# What the tests want to be on this machine: RabbitMQ, and iptables to cut it off; Chromium, and Node with WebSocket and
+# TypeScript. They come from Debian's or Ubuntu's packages, when we may install them. It never fails: where one is
+# missing it says why, and the tests skip what needs it (or fail, under CI).
 set -u
 
 missing() {
@@ -14,12 +15,35 @@ apt() {
 }
 
 install() {
-  apt install --no-install-recommends $packages
+  apt install --no-install-recommends "$@"
+}
+
+# Where one can't be had, the others are still wanted.
+install_one_by_one() {
+  lacking=
+  for package in $packages; do
+    install "$package" || lacking="$lacking $package"
+  done
+  packages=$lacking
+  [ -z "$packages" ]
+}
+
+has_node() {
+  node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null
+}
+
+has_ws() {
+  NODE_PATH=${NODE_PATH:+$NODE_PATH:}/usr/share/nodejs node -e 'require("ws")' 2>/dev/null
 }
 
 packages=
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null || packages=rabbitmq-server
 PATH=$PATH:/usr/sbin:/sbin command -v iptables >/dev/null || packages="$packages iptables"
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ||
+  packages="$packages chromium"
+has_node || packages="$packages nodejs"
+has_ws || packages="$packages node-ws"
+command -v tsc >/dev/null || packages="$packages node-typescript"
 [ -n "$packages" ] || exit 0
 
 command -v apt-get >/dev/null || missing "there is no apt-get here to install them with"
@@ -40,4 +64,4 @@ if [ ! -e "$policy" ]; then
 fi
 
 # The second time with fresh lists: where there were none, or where they name files that have gone.
-install || { apt update && install; } || missing "apt-get failed: $(grep -v '^$' "$log" | tail -n 1)"
+install $packages || { apt update && install $packages; } || install_one_by_one || missing "apt-get failed: $(grep -v '^$' "$log" | tail -n 1)"

@@ -8,7 +8,7 @@ from typing import Any
 from broker.config.reading import Problem
 from broker.config.schema import AmqpConfig, AuthConfig, Config, SourceConfig, WebSocketConfig
 
-_OWN_PATHS = ("/healthz", "/readyz", "/metrics")
+_OWN_PATHS = ("/healthz", "/readyz", "/metrics", "/client.js", "/client.d.ts")
 _LATER = "is not available in this release"
 _NOT_YET: Sequence[tuple[tuple[str, ...], object, str]] = ((("handlers", "modules"), [], "write modules = []"),)
 
