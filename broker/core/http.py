@@ -41,7 +41,8 @@ class Request:
     def header_values(self, name: str) -> list[str]:
         """Every value of a header, in order; `name` in lower case."""
         wanted = name.encode()
-        return [value.decode("latin-1").strip() for header, value in self.headers if header == wanted]
+        # Only what HTTP calls white space: some of Latin-1's are bytes of UTF-8.
+        return [value.decode("latin-1").strip(" \t") for header, value in self.headers if header == wanted]
 
     def header(self, name: str) -> str | None:
         """The header's value, several joined by commas (RFC 9110 section 5.3), or None."""
@@ -76,12 +77,13 @@ _REQUIRED_HEADERS: Mapping[int, Mapping[str, str]] = {
 class Takeover:
     """In the place of an answer: from here on the connection belongs to `serve`.
 
-    head: is sent before; its body is what `serve` writes.
-    serve: takes the stream; returns whether this is still fit for a decent end.
+    head: of the answer whose body `serve` writes.
+    serve: takes this head's bytes, to be sent first, and the stream; returns whether that is still fit for a decent
+        end. It begins in the same step in which the handler has returned: what was checked is still so.
     """
 
     head: Response
-    serve: Callable[[Any], Awaitable[bool]]
+    serve: Callable[[bytes, Any], Awaitable[bool]]
 
 
 Handler = Callable[[Request], Awaitable[Response | Takeover]]

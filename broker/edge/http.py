@@ -19,7 +19,7 @@ HEAD_TIMEOUT = 10.0
 IDLE_TIMEOUT = 60.0  # between two requests on one connection
 BODY_TIMEOUT = 30.0
 WRITE_TIMEOUT = 30.0
-_MAX_QUERY_FIELDS = 100
+MAX_QUERY_FIELDS = 100
 _RECEIVE_BYTES = 65_536
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
@@ -82,8 +82,9 @@ class HttpConnection:
 
     async def respond(self, response: Response) -> bool:
         """Answer the present request; True if another may follow on this connection."""
-        headers = [("content-type", response.content_type), ("content-length", str(len(response.body)))]
-        headers += response.headers.items()
+        headers = list(response.headers.items())
+        if response.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):  # RFC 9110 section 8.6
+            headers += [("content-type", response.content_type), ("content-length", str(len(response.body)))]
         last = response.close or self._more_is_coming()
         if last:
             headers.append(("connection", "close"))
@@ -95,11 +96,12 @@ class HttpConnection:
         self._h11.start_next_cycle()
         return True
 
-    async def begin(self, response: Response) -> None:
-        """Send the head of an answer whose body somebody else writes, in chunks; the end of HTTP here."""
+    def begin(self, response: Response) -> bytes:
+        """The head of an answer whose body somebody else writes, in chunks; the end of HTTP here."""
         headers = [("content-type", response.content_type), ("transfer-encoding", "chunked"), ("connection", "close")]
         headers += response.headers.items()
-        await self._write(h11.Response(status_code=response.status, headers=headers, reason=_phrase(response.status)))
+        head = h11.Response(status_code=response.status, headers=headers, reason=_phrase(response.status))
+        return self._h11.send(head) or b""
 
     def unread(self) -> bytes:
         """What the client has sent beyond the present request's head: for whoever takes the connection over."""
@@ -117,7 +119,10 @@ class HttpConnection:
         try:
             path, query = _target(head.target.decode("ascii"))
         except ValueError:
-            raise BadRequest(HTTPStatus.BAD_REQUEST, "the request's target is no URL that we can read") from None
+            raise BadRequest(
+                HTTPStatus.BAD_REQUEST,
+                f"the request's target is no URL that we can read, or has more than {MAX_QUERY_FIELDS} parameters",
+            ) from None
         return Request(head.method.decode("ascii"), path, query, headers, head.http_version, self.read_body)
 
     def _more_is_coming(self) -> bool:
@@ -177,7 +182,7 @@ def _target(text: str) -> tuple[str, dict[str, list[str]]]:
     if _PLAIN_PATH.fullmatch(text) is not None:
         return text, {}
     target = urlsplit(text)
-    return target.path, parse_qs(target.query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
+    return target.path, parse_qs(target.query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
 
 
 def _size(head: h11.Request) -> int:

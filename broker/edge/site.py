@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
+from typing import Final
 
 import trio
 
@@ -16,9 +17,12 @@ from broker.edge.http import BadRequest
 
 logger = logging.getLogger(__name__)
 
-_PREFLIGHT_SECONDS = 600  # for so long a browser need not ask again
-_HEADERS = "Authorization, Content-Type, Last-Event-ID"
-_EXPOSED = "Retry-After"
+PREFLIGHT_SECONDS: Final = 600  # for so long a browser need not ask again
+
+_VARY = {"Vary": "Origin"}  # for caches
+_EXPOSED = {"Access-Control-Expose-Headers": "Retry-After"}
+_FOR_EVERYBODY = {"Access-Control-Allow-Origin": "*", **_EXPOSED}
+_HEADERS = "Authorization, Content-Type, Last-Event-ID, *"  # the star stands for all but the first; some do not know it
 
 
 class Site:
@@ -29,6 +33,7 @@ class Site:
 
     def __init__(self, routes: Iterable[Route], allowed_origins: Sequence[str], websocket_path: str) -> None:
         self._routes = _table(routes)
+        self._public = {path for path, found in self._routes.items() if any(route.public for route in found.values())}
         self._allowed_origins = allowed_origins
         self._websocket_path = websocket_path
 
@@ -39,11 +44,12 @@ class Site:
             answer = await self._answer(request, origin)
         except BadRequest as error:
             answer = refusal(error)
-        if origin is None:
+        leave = self._leave(request, origin)
+        if not leave:
             return answer
         if isinstance(answer, Takeover):
-            return replace(answer, head=self._with_leave(answer.head, request, origin))
-        return self._with_leave(answer, request, origin)
+            return replace(answer, head=_with(answer.head, leave))
+        return _with(answer, leave)
 
     def check_origin(self, request: Request) -> None:
         """Refuse what the script of a page asks that may not.
@@ -56,7 +62,8 @@ class Site:
     async def _answer(self, request: Request, origin: str | None) -> Response | Takeover:
         methods = self._methods(request.path)
         if request.method == "OPTIONS" and origin is not None:
-            self.check_origin(request)
+            if request.path not in self._public:
+                self.check_origin(request)
             return _preflight(methods)
         route = methods.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
@@ -82,15 +89,20 @@ class Site:
         return methods
 
     def _may(self, request: Request, origin: str | None) -> bool:
-        return origin_allowed(origin, request.header("host"), self._allowed_origins)
+        if origin is None or "*" in self._allowed_origins:
+            return True
+        # What is not ASCII no browser sends, and no header could hold it that gives leave.
+        return origin.isascii() and origin_allowed(origin, request.header("host"), self._allowed_origins)
 
-    def _with_leave(self, answer: Response, request: Request, origin: str) -> Response:
-        """Let the page that asks see the answer, where it may."""
-        public = any(route.public for route in self._routes.get(request.path, {}).values())
-        if not public and not self._may(request, origin):
-            return answer
-        leave = {"Access-Control-Allow-Origin": "*" if public else origin, "Access-Control-Expose-Headers": _EXPOSED}
-        return replace(answer, headers={**answer.headers, **leave, "Vary": "Origin"})
+    def _leave(self, request: Request, origin: str | None) -> Mapping[str, str]:
+        """The headers that let the page which asks see the answer, where it may."""
+        if request.path in self._public or "*" in self._allowed_origins:
+            return _FOR_EVERYBODY  # also where no page asks: a cache may pass the answer on to one
+        if origin is None:
+            return {}
+        if not self._may(request, origin):
+            return _VARY
+        return {"Access-Control-Allow-Origin": origin, **_EXPOSED, **_VARY}
 
 
 def refusal(error: BadRequest, **headers: str) -> Response:
@@ -99,11 +111,15 @@ def refusal(error: BadRequest, **headers: str) -> Response:
     return replace(response, headers={**response.headers, **headers}, close=True)
 
 
+def _with(answer: Response, headers: Mapping[str, str]) -> Response:
+    return replace(answer, headers={**answer.headers, **headers})
+
+
 def _preflight(methods: Iterable[str]) -> Response:
     leave = {
         "Access-Control-Allow-Methods": ", ".join(sorted(methods)),
         "Access-Control-Allow-Headers": _HEADERS,
-        "Access-Control-Max-Age": str(_PREFLIGHT_SECONDS),
+        "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
     }
     return Response(HTTPStatus.NO_CONTENT, headers=leave)
 

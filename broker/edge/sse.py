@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,13 +27,18 @@ from broker.runtime.connection import Connection, Ending, PeerGone
 
 EVENTS_PATH: Final = "/events"
 CLOSE_TIMEOUT: Final = 10.0  # for the last words to leave
-RETRY: Final = (1000, 3000)  # milliseconds after which a client comes back, at random: all of them do after a restart
+HEAD_TIMEOUT: Final = 10.0  # for an answer without a body
+UNASKED_BYTES: Final = 65_536  # that a client may say, though nobody listens
+UNACKNOWLEDGED_SECONDS: Final = 30  # for which nothing of what was sent arrives: then the client is gone
+# Milliseconds after which a client comes back, at random: after a restart all of them do.
+SHORTEST_RETRY: Final = 1000
+LONGEST_RETRY: Final = 3000
 
 HEAD: Final = Response(
     HTTPStatus.OK,
     content_type="text/event-stream",
-    # The last is for nginx, which would else collect what it passes on.
-    headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    # Who passes it on is not to collect it: neither to compress it, nor, as nginx does, to fill its buffers.
+    headers={"cache-control": "no-store, no-transform", "x-accel-buffering": "no"},
 )
 
 
@@ -62,11 +68,19 @@ def read_wish(request: Request, max_subscriptions: int) -> Wish:
     return Wish(patterns, place)
 
 
-async def tell_events(wish: Wish, connection: Connection, stream: trio.abc.Stream) -> Ending:
-    """Let `connection` hear what it wishes until one side ends it. The head of the response has been sent.
+async def send_head(head: bytes, stream: trio.abc.Stream) -> bool:
+    """Answer somebody who only wants to know whether it could hear anything; returns whether that has arrived."""
+    with trio.move_on_after(HEAD_TIMEOUT) as deadline:
+        await stream.send_all(head)
+    return not deadline.cancelled_caught
+
+
+async def tell_events(wish: Wish, connection: Connection, head: bytes, stream: trio.abc.Stream) -> Ending:
+    """Let `connection` hear what it wishes until one side ends it. `head` of the response goes first.
 
     Returns code and reason of the end. The stream stays open: it is the caller's to close.
     """
+    _give_up_the_vanished(stream)
     commands = _opening(connection, wish)
     outbox = connection.outbox
 
@@ -75,10 +89,14 @@ async def tell_events(wish: Wish, connection: Connection, stream: trio.abc.Strea
             await trio.lowlevel.checkpoint()
             return command
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await stream.receive_some(1)
-        raise PeerGone(Close.GOING_AWAY)  # also if it said something, which nobody asked it
+            unasked = UNASKED_BYTES
+            while unasked > 0 and (said := await stream.receive_some(UNASKED_BYTES)):
+                unasked -= len(said)
+        raise PeerGone(Close.GOING_AWAY)
 
-    connection.send(SERVER_SENT.retry(random.randint(*RETRY)))  # noqa: S311 - no secret
+    retry = random.randint(SHORTEST_RETRY, LONGEST_RETRY)  # noqa: S311 - no secret
+    # Not by the queue: it goes before all else, whatever becomes of the queue until then.
+    outbox.control(head + SERVER_SENT.retry(retry))
     async with trio.open_nursery() as writing:
         writing.start_soon(write_out, connection, stream)
         ending = await connection.run(receive)
@@ -98,8 +116,18 @@ def _opening(connection: Connection, wish: Wish) -> Iterator[str]:
 
 
 def _last_event_id(request: Request) -> str | None:
-    header = request.header("last-event-id")
-    if header is not None:
-        # Browsers send the id as UTF-8, and headers are read as Latin-1.
-        return header.encode("latin-1").decode(errors="replace") or None
-    return next((value for value in request.query.get("last_event_id", ()) if value), None)
+    """The header, which a browser keeps up to date, else the query, which is what the page began with."""
+    # Browsers send the id as UTF-8, and headers are read as Latin-1.
+    header = (request.header("last-event-id") or "").encode("latin-1").decode(errors="replace")
+    return header or next((value for value in request.query.get("last_event_id", ()) if value), None)
+
+
+def _give_up_the_vanished(stream: trio.abc.Stream) -> None:
+    """Let the kernel end a connection on which nothing arrives any more.
+
+    Nobody answers the comments that go out as signs of life; and left to itself the kernel would try for a quarter of
+    an hour.
+    """
+    plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if isinstance(plain, trio.SocketStream) and plain.socket.family in (socket.AF_INET, socket.AF_INET6):
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000)

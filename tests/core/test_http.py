@@ -64,3 +64,8 @@ def test_a_body_too_large_tells_the_limit() -> None:
     error = BodyTooLarge(10)
     assert error.limit == 10
     assert str(error) == "the body has more than 10 bytes"
+
+
+def test_only_white_space_of_http_is_taken_off_a_header() -> None:
+    """An id in UTF-8 may end in a byte that Latin-1 takes for white space."""
+    assert request((b"x", b" \t voil\xc3\xa0\x85 \t")).header_values("x") == ["voil\xc3\xa0\x85"]

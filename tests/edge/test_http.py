@@ -262,6 +262,31 @@ async def test_an_answer_says_what_it_is() -> None:
     assert answer.headers == {"content-type": "text/plain", "content-length": "7", "x-tea": "pot"}
 
 
+async def test_an_answer_without_content_says_nothing_of_any() -> None:
+    pair = Pair()
+    await pair.client.send_all(GET + GET)
+    await pair.connection.next_request()
+    assert await pair.connection.respond(Response(204, headers={"X-Tea": "pot"}))
+    answer = await read_answer(pair.client)
+    assert (answer.status, answer.headers) == (204, {"x-tea": "pot"})
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_an_answer_may_be_begun_whose_body_somebody_else_writes(method: bytes) -> None:
+    pair = Pair()
+    await pair.client.send_all(GET.replace(b"GET", method) + GET)
+    await pair.connection.next_request()
+    head = pair.connection.begin(Response(200, content_type="text/plain", headers={"X-Tea": "pot"}))
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "http/1.1 200 ok"
+    assert set(lines[1:-2]) == {
+        "content-type: text/plain",
+        "transfer-encoding: chunked",
+        "connection: close",
+        "x-tea: pot",
+    }
+
+
 async def test_an_answer_has_its_phrase() -> None:
     pair = Pair()
     await pair.client.send_all(GET)
