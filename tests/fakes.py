@@ -42,6 +42,9 @@ class NobodyResumes:
     def start(self, connection: Connection, place: str | None, resumed: Resumed) -> trio.CancelScope:
         raise NotImplementedError
 
+    def refresh(self, connection: Connection) -> None:
+        """There is nothing to be told."""
+
 
 def services(
     registry: Registry[Connection], tokens: Authenticator | None = None, resumer: Resumer | None = None
@@ -57,14 +60,19 @@ class Client:
         self._say, self._said = trio.open_memory_channel[str | bytes](1000)
         self.heard: list[tuple[int, bytes]] = []
         self.ending: Ending | None = None
+        self.party: Party | None = None
 
     async def say(self, *messages: str | bytes | dict[str, Any]) -> list[Any]:
         """Say something, and return the JSON that comes in answer."""
         known = len(self.json())
-        for message in messages:
-            self._say.send_nowait(json.dumps(message) if isinstance(message, dict) else message)
+        self.say_soon(*messages)
         await wait_all_tasks_blocked()
         return self.json()[known:]
+
+    def say_soon(self, *messages: str | bytes | dict[str, Any]) -> None:
+        """Say something, without waiting for what comes of it."""
+        for message in messages:
+            self._say.send_nowait(json.dumps(message) if isinstance(message, dict) else message)
 
     def hang_up(self) -> None:
         """Say nothing more."""
@@ -79,6 +87,7 @@ class Client:
         return next((int.from_bytes(payload[:2], "big") for opcode, payload in self.heard if opcode == CLOSE), None)
 
     async def follow(self, party: Party) -> None:
+        self.party = party
         self.ending = await party.run(self._receive)
 
     async def write(self, data: bytes) -> None:

@@ -12,7 +12,7 @@ what the directory can look up. The bound may be wide, but it leaves out nobody 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -101,17 +101,29 @@ class Users(Audience):
         return _present(self.users, directory)
 
 
+def _of_nobody(user: str) -> bool:  # noqa: ARG001
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class UsersSince(Audience):
-    """Those users whose number, the offset since when, is at most `offset`."""
+    """Those users whose number, the offset since when, is at most `offset`.
+
+    perhaps: of whom else it is unknown.
+    """
 
     since: Mapping[str, int]
     offset: int
+    perhaps: Callable[[str], bool] = _of_nobody
 
     def admits(self, viewer: Viewer) -> bool | None:
         """Whether the viewer is one of them for long enough."""
-        since = None if viewer.user is None else self.since.get(viewer.user)
-        return since is not None and since <= self.offset
+        if viewer.user is None:
+            return False
+        since = self.since.get(viewer.user)
+        if since is not None and since <= self.offset:
+            return True
+        return None if self.perhaps(viewer.user) else False
 
     def reach(self, directory: Directory[V]) -> list[Collection[V]] | None:
         """Those of them who are there, since whenever."""

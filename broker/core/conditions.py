@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from broker.core.audience import (
@@ -31,7 +32,7 @@ class Scope:
     """What a condition is asked about, and where it puts its faults.
 
     faults: takes a line for each value that can't be used; bounded in kinds, since it never shows data.
-    as_of: only facts as old as this offset count; None: all count.
+    as_of: what counts is what is known of the time of the event at this offset; None: what is known now.
     """
 
     happening: Happening
@@ -98,14 +99,17 @@ class Related(Condition):
         return f'{{ relation = "{self.relation}", key = "{self.key}" }}'
 
     def audience(self, scope: Scope) -> Audience:
-        """The members now, or those of them who were members at the scope's offset already."""
+        """The members now; or those who have been members since the scope's offset or before, unknown for leavers."""
         try:
             key = self.key.key(scope.happening)
         except UnreadableError as problem:
             return _faulty(scope, problem)
-        members = scope.facts.members(self.relation, key)
-        known = Users(members) if scope.as_of is None else UsersSince(members, scope.as_of)
-        if scope.facts.complete(self.relation, key):
+        facts, as_of = scope.facts, scope.as_of
+        members = facts.members(self.relation, key)
+        known: Audience = Users(members)
+        if as_of is not None:
+            known = UsersSince(members, as_of, partial(facts.perhaps, self.relation, key, as_of))
+        if facts.complete(self.relation, key, as_of):
             return known
         scope.faults.append(f"relations.{self.relation}: unknown since a faulty event")
         return AnyOf((known, UNKNOWN))

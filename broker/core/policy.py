@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from broker.core.audience import NOBODY, AllOf, Audience
-from broker.core.conditions import Claimed, Condition, Fixed, Related, Scope
+from broker.core.audience import NOBODY, Audience
+from broker.core.conditions import Claimed, Condition, Fixed, Scope
 from broker.core.happening import Happening
 from broker.core.index import PatternIndex
 from broker.core.relations import Change, Facts, Relation, Step
@@ -91,16 +91,10 @@ class Policy:
 
         faults: takes a line for each value that is missing or can't be used. The lines name paths and kinds, never
             data, so they are few.
-        as_of: the event's offset, when it is looked at later: then only those are admitted who may see it now and
-            might have seen it then.
+        as_of: the event's offset, when it is looked at later: who might have seen it then, for certain.
         """
-        condition = self.condition_for(happening.name)
-        faults = [] if faults is None else faults
-        audience = condition.audience(Scope(happening, facts, faults))
-        if as_of is None or not _uses_relations(condition):
-            return audience
-        # Faults were noted by the first look already.
-        return AllOf((audience, condition.audience(Scope(happening, facts, as_of=as_of))))
+        scope = Scope(happening, facts, [] if faults is None else faults, as_of)
+        return self.condition_for(happening.name).audience(scope)
 
     def changes(self, happening: Happening) -> Sequence[Change]:
         """What the event does to relations: to be handed to `Facts.add` and, after delivery, to `Facts.remove`."""
@@ -130,10 +124,6 @@ def _claims(conditions: Iterable[Condition]) -> Iterator[str]:
         for part in conditions_in(condition):
             if isinstance(part, Claimed):
                 yield part.claim
-
-
-def _uses_relations(condition: Condition) -> bool:
-    return any(isinstance(part, Related) for part in conditions_in(condition))
 
 
 def _rank_rules(rules: Sequence[Rule]) -> tuple[tuple[Rule, ...], PatternIndex[int]]:

@@ -83,7 +83,7 @@ def learn(policy: Policy, facts: Facts, events: Iterable[Event]) -> int:
     for offset, event in enumerate(events, start=1):
         changes = policy.changes(Happening(event))
         facts.add(changes, offset - 1)
-        facts.remove(changes)
+        facts.remove(changes, offset - 1)
     return offset
 
 

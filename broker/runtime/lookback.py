@@ -6,14 +6,17 @@ next for as long as nothing was learned in between.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from broker.core.audience import Audience
+from broker.core.audience import NOBODY, Audience
 from broker.core.delivery import Delivery
 from broker.core.event import Record
 from broker.core.ports import Log
 from broker.core.visibility import Visibility
+
+logger = logging.getLogger(__name__)
 
 MOST_PREPARED = 4096
 PREPARED_BYTES = 8_388_608
@@ -69,9 +72,16 @@ class Lookback:
     def _look(self, record: Record) -> Past:
         if len(self._prepared) >= MOST_PREPARED or self._bytes >= PREPARED_BYTES:
             self._forget()
-        past = self._prepared[record.offset] = Past(Delivery(record), self._visibility.look_back(record))
+        past = self._prepared[record.offset] = Past(Delivery(record), self._audience(record))
         self._bytes += len(record.event.data)
         return past
+
+    def _audience(self, record: Record) -> Audience:
+        try:
+            return self._visibility.look_back(record)
+        except Exception:  # a fault of ours costs this one event, seen by nobody, and not all that follow
+            logger.exception("event.failed", extra={"event_name": record.event.name})
+            return NOBODY
 
     def _forget(self) -> None:
         self._prepared.clear()

@@ -171,7 +171,8 @@ class Outbox:
         if self._idle or self._close is not None:
             await trio.lowlevel.checkpoint()
         else:
-            self._drained = self._drained or trio.Event()
+            if self._drained is None:
+                self._drained = trio.Event()
             await self._drained.wait()
         return self._close is None
 

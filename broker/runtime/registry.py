@@ -60,6 +60,14 @@ class Registry(Generic[M]):
         """The attached connections at this moment, safe against changes while one walks over them."""
         return iter(list(self._connections))
 
+    def check_room(self, user: str | None) -> None:
+        """Check that one more connection of this user could be attached.
+
+        Raises TooManyConnections.
+        """
+        if user is not None and len(self.directory.of_user(user)) >= self._max_per_user:
+            raise TooManyConnections(f"a user may have at most {self._max_per_user} connections at a time")
+
     @contextmanager
     def attached(self, connection: M) -> Iterator[None]:
         """Attach `connection` for the length of the block, and take away every trace of it after.
@@ -67,8 +75,7 @@ class Registry(Generic[M]):
         Raises TooManyConnections.
         """
         user = connection.user
-        if user is not None and len(self.directory.of_user(user)) >= self._max_per_user:
-            raise TooManyConnections(f"a user may have at most {self._max_per_user} connections at a time")
+        self.check_room(user)
         self._connections[connection] = None
         self.directory.add(connection, user, connection.claims)
         try:
@@ -93,6 +100,10 @@ class Registry(Generic[M]):
         if connection in self._connections and connection not in self._held:
             self._move(connection, self.patterns, self.held)
             self._held.add(connection)
+
+    def holds(self, connection: M) -> bool:
+        """Whether it gets no live events now."""
+        return connection in self._held
 
     def release(self, connection: M) -> None:
         """Let it get live events again; nothing happens if it is not held, or has gone."""

@@ -23,6 +23,7 @@ from broker.core.ports import Log
 from broker.runtime.connection import Connection, Resumed
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.lookback import Lookback, Past
+from broker.runtime.outbox import Outbox
 from broker.runtime.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -45,18 +46,26 @@ class Resuming:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be there for those who come back, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     def start(self, connection: Connection, place: str | None, resumed: Resumed) -> trio.CancelScope:
         """See `Resumer`."""
         if self._nursery is None:
-            raise LogUnavailable("nobody can resume yet")
+            raise LogUnavailable("nobody can resume now")
         scope = trio.CancelScope()
         self._nursery.start_soon(self._run, scope, connection, place, resumed)
         return scope
+
+    def refresh(self, connection: Connection) -> None:
+        """See `Resumer`. Who gets few events would else have an old position, which the log may not reach back to."""
+        behind = self._registry.holds(connection) or connection.outbox.statistics().waiting_frames
+        if not behind and not self._dispatcher.between_turns.locked():
+            connection.send(connection.form.position(self._log.position(self._dispatcher.position)))
 
     async def _run(self, scope: trio.CancelScope, connection: Connection, place: str | None, resumed: Resumed) -> None:
         self.counters["resumes"] += 1
@@ -113,15 +122,18 @@ class Resuming:
         async with self._dispatcher.between_turns:
             position = self._dispatcher.position
             offset = self._send(connection, self._lookback.recent(offset, position - offset), offset)
-            if offset < position:
+            # Otherwise there is more, or not all have been given yet what this client knows of already.
+            if offset != position or not _has_room(connection.outbox):
                 return offset, False
             self._go_live(connection, resumed)
         return offset, True
 
     def _send(self, connection: Connection, events: Sequence[Past], offset: int) -> int:
-        """Send what of it is for this client, as much as fits into its queue; return how far that was."""
+        """Send what of it is for this client, as much as its queue has room for; return how far that was."""
+        if connection.outbox.statistics().waiting_frames:  # answers to other commands, which go first
+            return offset
         parts: list[bytes] = []
-        room = connection.outbox.limits.bytes
+        room = _room(connection.outbox)
         for past in events:
             if self._is_for(connection, past):
                 data = past.delivery.encoded(connection.form)
@@ -140,3 +152,14 @@ class Resuming:
         return any(connection in group for group in self._registry.held.match(name)) and bool(
             past.audience.admits(connection)
         )
+
+
+def _room(outbox: Outbox) -> int:
+    """How many bytes a part has at the most, if it is more than one event: half of what the queue takes."""
+    return outbox.limits.bytes // 2
+
+
+def _has_room(outbox: Outbox) -> bool:
+    """Whether the answer has room behind what waits."""
+    waiting = outbox.statistics()
+    return waiting.waiting_frames < outbox.limits.frames and waiting.waiting_bytes <= _room(outbox)

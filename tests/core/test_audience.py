@@ -70,6 +70,11 @@ def test_users_since_leaves_out_those_who_came_later() -> None:
     assert [since.admits(viewer) for viewer in (ANN, BOB, STRANGER)] == [True, False, False]
 
 
+def test_users_since_is_unknown_of_those_who_may_have_been_among_them() -> None:
+    since = UsersSince({"ann": 5, "bob": 6}, 5, {"ann", "bob"}.__contains__)
+    assert [since.admits(viewer) for viewer in (ANN, BOB, STRANGER)] == [True, None, False]
+
+
 @pytest.mark.parametrize(
     ("claim", "values", "verdict"),
     [

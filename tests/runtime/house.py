@@ -21,18 +21,23 @@ from broker.runtime.ingest import Ingest
 from broker.runtime.outbox import QueueLimits, Write
 from broker.runtime.registry import Registry
 from broker.runtime.resuming import Resuming
-from tests.fakes import Client, frames_in, services
+from tests.fakes import Client, Tokens, frames_in, services
 from tests.runtime.sockets import Socket
 
 OPEN = parse_policy('default = "everyone"', "policy.toml")
 
 
 class ByTheWire(Client):
-    """A client at the other end of a socket that takes bytes at once."""
+    """A client at the other end of a socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, socket: Socket) -> None:
         super().__init__()
-        self.socket = Socket()
+        self.socket = socket
+
+    @property
+    def connection(self) -> Connection:
+        assert isinstance(self.party, Connection)
+        return self.party
 
     def json(self) -> list[Any]:
         self.heard = frames_in(self.socket.got)
@@ -48,6 +53,7 @@ class House:
         self.dispatcher = Dispatcher(log, policy, self.registry)
         self.ingest = Ingest(100)
         self.resuming = Resuming(log, self.dispatcher, self.registry)
+        self.tokens = Tokens()
         nursery.start_soon(self.resuming.run)
         nursery.start_soon(self.dispatcher.run, self.ingest)
 
@@ -65,10 +71,17 @@ class House:
         await self._follow(client, connection, patterns)
         return client
 
-    async def join_by_wire(self, user: str | None, *patterns: str, queue: QueueLimits | None = None) -> ByTheWire:
-        """The same, by a socket that takes bytes at once."""
-        client = ByTheWire()
-        connection = self._connection(user, None, queue)
+    async def join_by_wire(
+        self,
+        user: str | None,
+        *patterns: str,
+        claims: Mapping[str, Any] | None = None,
+        queue: QueueLimits | None = None,
+        client: ByTheWire | None = None,
+    ) -> ByTheWire:
+        """The same, by a socket; if none is given, by one that takes bytes at once."""
+        client = client or ByTheWire(Socket())
+        connection = self._connection(user, claims, queue)
         self._nursery.start_soon(connection.outbox.run, client.socket.write, client.socket.write_now)
         await self._follow(client, connection, patterns)
         return client
@@ -83,7 +96,7 @@ class House:
 
     def _connection(self, user: str | None, claims: Mapping[str, Any] | None, queue: QueueLimits | None) -> Connection:
         limits = ConnectionLimits(queue=queue or QueueLimits(frames=10_000))
-        return Connection(Identity(user, claims or {}), services(self.registry, resumer=self.resuming), limits)
+        return Connection(Identity(user, claims or {}), services(self.registry, self.tokens, self.resuming), limits)
 
     async def _follow(self, client: Client, connection: Connection, patterns: Sequence[str]) -> None:
         self._nursery.start_soon(client.follow, connection)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
+import trio.testing
 
 from broker.core.delivery import Delivery, Joined
 from broker.core.event import Event, Record
@@ -58,6 +59,32 @@ class Socket:
 
     def block(self) -> None:
         self.open = trio.Event()
+
+
+class Slow(Socket):
+    """Takes nothing at once, and each write only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failure = BlockingIOError()
+        self._let = trio.Semaphore(0)
+
+    async def write(self, data: bytes) -> None:
+        await self._let.acquire()
+        await super().write(data)
+
+    async def let(self, writes: int = 1) -> None:
+        """Let so many writes through, and wait for what comes of it."""
+        for _ in range(writes):
+            self._let.release()
+            await trio.testing.wait_all_tasks_blocked()
+            if self._let.value:  # there was nothing to write
+                self._let.acquire_nowait()
+
+    def let_all(self) -> None:
+        """Let all writes through from now on."""
+        for _ in range(10_000):
+            self._let.release()
 
 
 class Steps(trio.abc.Instrument):

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core.event import Event, Record
 from broker.core.happening import Happening
+from broker.core.leavers import Stay
 from broker.core.policy import Policy
 from broker.core.policy_file import parse_policy
 from broker.core.relations import Change, Learned
@@ -77,7 +78,7 @@ async def test_the_log_keeps_what_each_batch_has_taught() -> None:
         await ingest.publish([Event(NEWS, b"1"), Event(JOINED, b"1")])
         await wait_all_tasks_blocked()
         await ingest.publish([Event(LEFT, b"1")])
-    assert log.told == [Learned(2, {ADA: 2}), Learned(3, {ADA: None})]
+    assert log.told == [Learned(2, {ADA: 2}), Learned(3, {ADA: None}, leavers={ADA: Stay(2, 3)})]
 
 
 async def test_the_log_is_told_how_far_it_is_also_when_a_batch_has_taught_nothing() -> None:
@@ -99,14 +100,14 @@ async def test_the_log_is_told_nothing_of_a_batch_that_it_knew() -> None:
 async def test_what_the_log_recalls_is_known() -> None:
     dispatcher = recalling(KeepingLog(Learned(7, {ADA: 5}, {("game", "2"): True})))
     await dispatcher.recall()
-    assert dispatcher.statistics() == {"relations": 1, "keys": 1, "facts": 1, "doubtful_keys": 1}
+    assert dispatcher.statistics() == {"relations": 1, "keys": 1, "facts": 1, "doubtful_keys": 1, "leavers": 0}
 
 
 async def test_from_events_behind_it_is_learned() -> None:
     behind = [record(8, LEFT), record(9, "games.1.members.bob.created"), record(10, NEWS)]
     log = KeepingLog(Learned(7, {ADA: 5}), behind)
     await recalling(log).recall()
-    assert log.told == [Learned(10, {ADA: None, ("game", "1", "bob"): 9})]
+    assert log.told == [Learned(10, {ADA: None, ("game", "1", "bob"): 9}, leavers={ADA: Stay(5, 8)})]
 
 
 async def test_what_the_policy_no_longer_has_is_forgotten_by_the_log_too() -> None:
@@ -116,7 +117,7 @@ async def test_what_the_policy_no_longer_has_is_forgotten_by_the_log_too() -> No
     assert dispatcher.statistics()["facts"] == 0
     async with door(dispatcher) as ingest:
         await ingest.publish([Event(NEWS, b"1")])
-    assert log.told == [Learned(1, {ADA: None})]
+    assert log.told == [Learned(1, {ADA: None}, leavers={ADA: Stay(5, 7)})]
 
 
 async def test_what_a_new_policy_no_longer_has_is_forgotten_by_the_log_too() -> None:
@@ -126,7 +127,7 @@ async def test_what_a_new_policy_no_longer_has_is_forgotten_by_the_log_too() -> 
     dispatcher.adopt(Policy())
     async with door(dispatcher) as ingest:
         await ingest.publish([Event(NEWS, b"1")])
-    assert log.told == [Learned(1, {ADA: None})]
+    assert log.told == [Learned(1, {ADA: None}, leavers={ADA: Stay(5, 7)})]
 
 
 class FaultyPolicy(Policy):

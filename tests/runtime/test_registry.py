@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import trio
 
+from broker.core.index import PatternIndex
 from broker.core.ports import Identity
 from broker.runtime.connection import Connection, ConnectionLimits, PeerGone
 from broker.runtime.outbox import QueueLimits
@@ -33,6 +35,7 @@ def traces(registry: Registry[Connection]) -> dict[str, int]:
         admins=len(directory.with_claim("roles", "admin")),
         devs=len(directory.with_claim("roles", "dev")),
         patterns=len(registry.patterns),
+        held=len(registry.held),
         matching=len(registry.matching("a.b")),
     )
 
@@ -95,6 +98,17 @@ async def test_a_user_may_have_so_many_connections_and_no_more() -> None:
         assert len(registry) == 2
 
 
+async def test_whether_there_is_room_can_be_asked_before() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=1)
+    registry.check_room("ada")
+    with registry.attached(connection(registry)):
+        with pytest.raises(TooManyConnections, match="at most 1 connections"):
+            registry.check_room("ada")
+        registry.check_room("bob")
+        registry.check_room(None)
+    registry.check_room("ada")
+
+
 async def test_who_was_refused_a_place_gets_one_when_another_leaves() -> None:
     registry: Registry[Connection] = Registry(max_per_user=1)
     with registry.attached(connection(registry)):
@@ -130,6 +144,106 @@ async def test_one_may_walk_over_it_while_others_come_and_go() -> None:
         stack.enter_context(registry.attached(connection(registry)))
     assert seen == 3
     stack.close()
+
+
+# Those who get no live events for a while.
+
+
+def found(index: PatternIndex[Connection], name: str = "a.b") -> list[Connection]:
+    return [member for members in index.match(name) for member in members]
+
+
+@contextmanager
+def following(registry: Registry[Connection], *patterns: str) -> Iterator[Connection]:
+    """Somebody who is attached, and subscribed to these."""
+    ada = connection(registry)
+    with registry.attached(ada):
+        for pattern in patterns:
+            ada.patterns.add(pattern)
+            registry.subscribe(ada, pattern)
+        yield ada
+
+
+async def test_who_is_held_is_found_among_the_held_and_not_among_the_live() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*", "**") as ada:
+        registry.hold(ada)
+        assert (found(registry.patterns), found(registry.held)) == ([], [ada, ada])
+
+
+async def test_who_is_released_is_live_again() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*") as ada:
+        registry.hold(ada)
+        registry.release(ada)
+        assert (found(registry.patterns), found(registry.held)) == ([ada], [])
+
+
+async def test_to_hold_or_to_release_again_changes_nothing() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*") as ada:
+        for again in (registry.hold, registry.release):
+            again(ada)
+            before = found(registry.patterns)
+            again(ada)
+            assert found(registry.patterns) == before
+
+
+async def test_who_is_held_takes_nobody_else_along() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*") as ada, following(registry, "a.*") as also_ada:
+        registry.hold(ada)
+        assert (found(registry.patterns), found(registry.held)) == ([also_ada], [ada])
+
+
+async def test_who_is_held_subscribes_and_unsubscribes_among_the_held() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*") as ada:
+        registry.hold(ada)
+        registry.subscribe(ada, "**")
+        registry.unsubscribe(ada, "a.*")
+        assert (found(registry.patterns), found(registry.held)) == ([], [ada])
+
+
+async def test_who_is_held_before_it_subscribes_is_never_live() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry) as ada:
+        registry.hold(ada)
+        registry.subscribe(ada, "a.b")
+        assert (found(registry.patterns), found(registry.held)) == ([], [ada])
+
+
+async def test_subscriptions_of_the_held_count_too() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*", "**") as ada:
+        registry.hold(ada)
+        assert registry.statistics() == RegistryStatistics(connections=1, subscriptions=2)
+
+
+async def test_who_leaves_while_held_leaves_no_trace() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*", "**") as ada:
+        registry.hold(ada)
+    assert traces(registry) == {}
+
+
+async def test_who_has_left_can_neither_be_held_nor_released() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry, "a.*") as ada:
+        registry.hold(ada)
+    registry.release(ada)
+    registry.hold(ada)
+    assert traces(registry) == {}
+
+
+async def test_who_left_while_held_is_live_when_it_comes_again() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=2)
+    with following(registry) as ada:
+        registry.hold(ada)
+    with registry.attached(ada):
+        registry.subscribe(ada, "a.b")
+        assert found(registry.patterns) == [ada]
+        registry.unsubscribe(ada, "a.b")
 
 
 class CancelAt(trio.abc.Instrument):
