@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check format bench example clean
+.PHONY: run test kills check format bench example clean
 
 run: $(VENV)/.ready  ## Start the broker with the shipped config.toml
 	@$(BIN)/broker run --config config.toml --welcome
@@ -16,6 +16,11 @@ test: $(VENV)/.ready  ## Run every test, with coverage; installs RabbitMQ for it
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --include='broker/*,connectors/*' --fail-under=95
 	@$(BIN)/python -m coverage report --include='cli/*'
+
+kills: $(VENV)/.ready  ## Kill the broker 50 times under load; make kills KILLS=200 SEED=7
+	@sh tests/services.sh
+	@$(BIN)/python -m pytest tests/system/test_kills.py -o faulthandler_timeout=0 \
+	  --kills=$(or $(KILLS),50) --kills-seed=$(or $(SEED),1) $(PYTEST_ARGS)
 
 check: $(VENV)/.ready  ## Lint, format, types, imports
 	$(BIN)/ruff check .

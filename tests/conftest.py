@@ -24,6 +24,12 @@ LONGEST_TEST = 30.0  # seconds on the wall, where the mark `longest` does not sa
 LONGEST_JUMP = 1e9  # seconds on a mock clock, which jumps over them at once when nothing else is left to happen
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    kills = parser.getgroup("kills", "tests/system/test_kills.py")
+    kills.addoption("--kills", type=int, default=8, help="how often the broker is killed")
+    kills.addoption("--kills-seed", type=int, default=1, help="where the chance begins that rules all of it")
+
+
 # A fixture can't do this: pytest-trio runs fixtures beside the test, not around it. And a deadline on Trio's clock
 # alone can't either: a mock clock may stand still for ever.
 @pytest.hookimpl(trylast=True)
