@@ -8,7 +8,7 @@ from broker.core.event import Record
 
 RECENT_BYTES = 16_777_216
 
-_OVERHEAD = 500  # bytes that a record takes beyond its payload
+_OVERHEAD = 400  # bytes that a record takes beyond its texts and its payload
 
 
 class Recent:
@@ -50,4 +50,4 @@ class Recent:
 
 
 def _size(record: Record) -> int:
-    return _OVERHEAD + len(record.event.data)
+    return _OVERHEAD + len(record.event.name) + len(record.id) + len(record.event.data)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +16,12 @@ class Retention:
     events: int = 1_000_000
     seconds: float = 86_400
     bytes: int = 1_073_741_824
+
+
+def steady(since: float, day: Clock = time.time, ticks: Clock = time.monotonic) -> Clock:
+    """The time by which events age: that of the day when it begins, and then the seconds that pass.
+
+    A clock that is put right, forward or back, neither drops events nor keeps them. since: what it was before.
+    """
+    begun = max(day(), since) - ticks()
+    return lambda: begun + ticks()

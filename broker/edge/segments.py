@@ -58,23 +58,26 @@ def unpack(segment: Segment, checksum: int) -> list[tuple[int, Event]]:
     if segment.checksum != checksum:
         raise LogUnavailable(f"the log is damaged: events {segment.first} to {segment.last} can't be read")
     events = _decode_body(segment.body)
-    ids = unpack_ids(segment.ids) or [None] * len(events)
     offsets = range(segment.first, segment.last + 1)
+    ids = placed_ids(segment.first, segment.last, segment.ids) or [(offset, None) for offset in offsets]
     return [
         (offset, Event(name, data, event_id, source))
-        for offset, event_id, (name, data, source) in zip(offsets, ids, events, strict=True)
+        for (offset, event_id), (name, data, source) in zip(ids, events, strict=True)
     ]
 
 
-def unpack_ids(ids: bytes | None) -> Ids:
-    """The ids that publishers chose, in order; empty if there are none at all.
+def placed_ids(first: int, last: int, ids: bytes | None) -> list[tuple[int, str | None]]:
+    """The ids that publishers chose, with the offsets of their events; empty if there are none at all.
 
     Raises LogUnavailable if that is not what they are.
     """
+    if ids is None:
+        return []
+    offsets = range(first, last + 1)
     try:
-        return [] if ids is None else _decode_ids(ids)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise LogUnavailable("the log is damaged: ids can't be read") from None
+        return list(zip(offsets, _decode_ids(ids), strict=True))
+    except (msgspec.MsgspecError, ValueError):
+        raise LogUnavailable(f"the log is damaged: the ids of events {first} to {last} can't be read") from None
 
 
 def _cut(events: Iterable[Event]) -> Iterator[list[Event]]:

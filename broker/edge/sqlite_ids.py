@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from broker.edge.segments import unpack_ids
+from broker.edge.segments import placed_ids
 from broker.edge.sqlite_file import Execute
 
 CYCLE_EVENTS = 65_536
@@ -104,8 +104,8 @@ def _hash(event_id: str) -> int:
 
 def _stands(execute: Execute, event_id: str, offset: int) -> bool:
     """Whether the event at `offset` has this id, and not only one with the same hash."""
-    rows = execute("SELECT first, ids FROM segments WHERE last >= ? ORDER BY last LIMIT 1", (offset,))
-    return any((offset, event_id) in enumerate(unpack_ids(ids), start=first) for first, ids in rows)
+    rows = execute("SELECT first, last, ids FROM segments WHERE last >= ? ORDER BY last LIMIT 1", (offset,))
+    return any((offset, event_id) in placed_ids(first, last, ids) for first, last, ids in rows)
 
 
 _FIND = "SELECT ids.hash, ids.offset FROM json_each(?) AS each CROSS JOIN ids ON ids.hash = each.value"

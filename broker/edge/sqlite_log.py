@@ -1,7 +1,8 @@
 """The log on disk: what is answered is there after a kill and after a power cut, in one file.
 
 One thread at a time writes, another one reads, and Trio's own thread does neither. What a thread needs is handed to it
-and what it found is handed back, so that all state is changed in Trio's thread, after the transaction.
+and what it found is handed back, so that all state is changed in Trio's thread, after the transaction. Who is
+cancelled meanwhile waits for the thread all the same: what is known here is never behind what is in the file.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from broker.core.relations import Learned
 from broker.edge import sqlite_facts, sqlite_segments
 from broker.edge.positions import KEY_BYTES, Opening, Positions, opening
 from broker.edge.recent import RECENT_BYTES, Recent
-from broker.edge.retention import Retention
-from broker.edge.segments import unpack_ids
-from broker.edge.sqlite_file import Execute, LogFile
+from broker.edge.retention import Clock, Retention, steady
+from broker.edge.segments import placed_ids
+from broker.edge.sqlite_file import Execute, LogFile, NoRoom
 from broker.edge.sqlite_ids import SqliteIds, Turn
 from broker.edge.sqlite_segments import Held, Marks
 
@@ -39,8 +40,12 @@ MAX_OPENINGS = 1000  # so many starts of the broker ago, what clients have to re
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What a transaction has done: an offset for each event or None where it was known, what is held now."""
+    """What a transaction has done: an offset for each event or None where it was known, what is held now.
 
+    room: if there was none, nothing was added, but what is due was dropped.
+    """
+
+    room: bool
     offsets: Sequence[int | None]
     added_ids: Sequence[tuple[int, str]]
     held: Held
@@ -50,7 +55,8 @@ class _Written:
 class SqliteLog:
     """Holds events until one of the bounds is reached, the oldest going first. `retention.bytes` is room in the file.
 
-    clock: seconds; of the day, since it goes on while no broker runs.
+    clock, ticks: seconds, of the day and of the machine. The first goes on while no broker runs, the second is never
+    put right.
     recent_bytes: how much memory the newest events may take, to be read from there.
 
     Raises OperatorError where the file can't be used.
@@ -61,23 +67,26 @@ class SqliteLog:
         path: Path,
         retention: Retention | None = None,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = time.time,
+        ticks: Clock = time.monotonic,
         recent_bytes: int = RECENT_BYTES,
     ) -> None:
         begin = time.perf_counter()
         self._retention = retention or Retention()
-        self._clock = clock
         self._one_append = trio.Lock()
         self._writing, self._reading = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
         self._recent = Recent(recent_bytes)
+        self._unreadable = 0
         self._file = LogFile(path)
         with self._file.starting() as execute:
-            self._held = sqlite_segments.held_at_start(execute, self._retention, clock())
-            marks = sqlite_segments.marks(execute)
+            held, at, marks = sqlite_segments.newest(execute)
+            self._now = steady(at, clock, ticks)
+            self._held = sqlite_segments.drop(execute, held, self._retention, self._now())
             self._learned = Learned(marks.learned)  # what waits for the next append
             self._safely_learned = marks.learned
             self._ids = SqliteIds(_recent_ids(execute, marks.indexed), marks.indexed, self._held.end)
             self._positions = _positions(execute, self._held.end)
+            sqlite_facts.fold(execute)
             facts = sqlite_facts.count(execute)
         seconds = round(time.perf_counter() - begin, 3)
         told = {"file": str(path), "events": self._held.end - self._held.first, "facts": facts, "seconds": seconds}
@@ -85,20 +94,11 @@ class SqliteLog:
 
     async def append(self, events: Sequence[Event]) -> Sequence[Record | str]:
         """See `Log` in `core/ports.py`."""
-        async with self._one_append:
-            known = {event.id for event in events if event.id is not None and self._gave(event.id)}
-            learned, self._learned = self._learned, Learned(self._learned.offset)
-            try:
-                written = await trio.to_thread.run_sync(self._write, events, known, learned, limiter=self._writing)
-            except BaseException:
-                self._learned = learned.followed_by(self._learned)
-                raise
-            self._held = written.held
-            self._safely_learned = learned.offset
-            self._ids.moved(written.turn, written.added_ids, written.held.end)
-            answers = self._positions.answers(events, written.offsets)
-            self._recent.add((each for each in answers if isinstance(each, Record)), self._held.first)
-        return answers
+        await _acquire(self._one_append)
+        try:
+            return await self._append(events)
+        finally:
+            self._one_append.release()
 
     def learn(self, learned: Learned) -> None:
         """See `Log` in `core/ports.py`."""
@@ -110,7 +110,10 @@ class SqliteLog:
         behind = range(learned.offset + 1, self._held.end)
         if not behind:
             return learned, ()
-        events = await self._in_reader(sqlite_segments.read, self._file, behind, len(behind), sys.maxsize)
+        try:
+            events = await self._in_reader(sqlite_segments.read, self._file, behind, len(behind), sys.maxsize)
+        except LogGap as error:
+            raise LogUnavailable("the log is damaged: events from which was still to be learned are gone") from error
         return learned, self._positions.records(events)
 
     def position(self, after: int | None = None) -> str:
@@ -163,8 +166,32 @@ class SqliteLog:
         finally:
             self._file.close()
 
+    async def _append(self, events: Sequence[Event]) -> Sequence[Record | str]:
+        known = {event.id for event in events if event.id is not None and self._gave(event.id)}
+        learned, self._learned = self._learned, Learned(self._learned.offset)
+        try:
+            written = await trio.to_thread.run_sync(self._write, events, known, learned, limiter=self._writing)
+        except BaseException:
+            self._learned = learned.followed_by(self._learned)
+            raise
+        self._held = written.held
+        self._safely_learned = learned.offset
+        self._ids.moved(written.turn, written.added_ids, written.held.end)
+        answers = self._positions.answers(events, written.offsets) if written.room else []
+        self._recent.add((each for each in answers if isinstance(each, Record)), self._held.first)
+        if not written.room:
+            raise NoRoom
+        return answers
+
     async def _in_reader(self, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
-        return await trio.to_thread.run_sync(function, *args, limiter=self._reading)
+        try:
+            return await trio.to_thread.run_sync(function, *args, limiter=self._reading)
+        except LogUnavailable as error:
+            # Who reads is told, but that is a client far away. Of many who come by, the log is told at 1, 10, 100, …
+            self._unreadable += 1
+            if str(self._unreadable).rstrip("0") == "1":
+                logger.error("log.unreadable", extra={"reason": str(error), "so_far": self._unreadable})  # noqa: TRY400
+            raise
 
     def _reaches(self, offset: int) -> bool:
         return self._held.first - 1 <= offset < self._held.end
@@ -177,24 +204,36 @@ class SqliteLog:
     # In the writer's thread: nothing here changes what Trio's thread sees.
 
     def _write(self, events: Sequence[Event], known: set[str], learned: Learned) -> _Written:
-        now = self._clock()
+        now = self._now()
         with self._file.transaction() as execute:
+            sqlite_facts.write(execute, learned)
             # Before, for the time that has passed, and after, for what has come.
             held = sqlite_segments.drop(execute, self._held, self._retention, now)
+            held = sqlite_segments.clean(execute, held, learned.offset, events)
             ids = {event.id for event in events if event.id is not None} - known
             known = known | {each for each, offset in self._ids.find(execute, ids).items() if offset >= held.first}
             offsets = _number(events, known, held.end)
             fresh = [event for event, offset in zip(events, offsets, strict=True) if offset is not None]
-            sqlite_facts.write(execute, learned)
-            if fresh:
-                held = sqlite_segments.add(execute, held, fresh, now, Marks(learned.offset, self._ids.indexed))
+            room = not fresh or self._file.has_room(sum(len(event.data) for event in fresh))
+            turn = self._ids.move(execute, len(fresh) if room else 0, held.first)
+            if fresh and room:
+                marks = Marks(held.first, learned.offset, self._ids.indexed)
+                held = sqlite_segments.add(execute, held, fresh, now, marks)
+                held = sqlite_segments.drop(execute, held, self._retention, now)
             elif learned.offset > self._safely_learned:
                 sqlite_segments.mark_learned(execute, learned.offset)
-            held = sqlite_segments.drop(execute, held, self._retention, now)
-            sqlite_segments.clean(execute, self._held, held, learned.offset)
-            turn = self._ids.move(execute, len(fresh), held.first)
+        if not room:
+            self._file.tidy()
         added = [(offset, event.id) for event, offset in zip(events, offsets, strict=True) if offset and event.id]
-        return _Written(offsets, added, held, turn)
+        return _Written(room, offsets, added if room else [], held, turn)
+
+
+async def _acquire(lock: trio.Lock) -> None:
+    """As `lock.acquire`, but without a turn of everybody else where nobody has it: a thread is waited for anyway."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
 
 
 def _number(events: Sequence[Event], known: Set[str], begin: int) -> list[int | None]:
@@ -213,9 +252,9 @@ def _number(events: Sequence[Event], known: Set[str], begin: int) -> list[int | 
 
 
 def _recent_ids(execute: Execute, indexed: int) -> Iterator[tuple[int, str]]:
-    rows = execute("SELECT first, ids FROM segments WHERE last >= ? AND ids IS NOT NULL", (indexed,))
-    for first, ids in rows:
-        yield from ((offset, each) for offset, each in enumerate(unpack_ids(ids), start=first) if each is not None)
+    rows = execute("SELECT first, last, ids FROM segments WHERE last >= ? AND ids IS NOT NULL", (indexed,))
+    for first, last, ids in rows:
+        yield from ((offset, each) for offset, each in placed_ids(first, last, ids) if each is not None)
 
 
 def _positions(execute: Execute, next_offset: int) -> Positions:

@@ -34,8 +34,16 @@ def test_what_is_further_back_is_not_here() -> None:
 
 
 def test_the_oldest_leave_when_there_is_no_more_room() -> None:
-    recent = Recent(2 * 600)
+    recent = Recent(2 * 510)
     some = records(1, 100, 100, 100)
+    recent.add(some, 1)
+    assert recent.read(0, 10, PLENTY) is None
+    assert recent.read(1, 10, PLENTY) == some[1:]
+
+
+def test_names_and_ids_take_room_too() -> None:
+    recent = Recent(1500)
+    some = [Record(Event("n" * 255, b"1"), "i" * 255, offset) for offset in (1, 2)]
     recent.add(some, 1)
     assert recent.read(0, 10, PLENTY) is None
     assert recent.read(1, 10, PLENTY) == some[1:]

@@ -64,7 +64,7 @@ def check_facts(facts: Facts, records: Sequence[Record]) -> None:
     for record in records:
         changes = POLICY.changes(Happening(record.event))
         expected.add(changes, record.offset)
-        expected.remove(changes)
+        expected.remove(changes, record.offset)
     for key in GROUPS:
         assert facts.members("group", key) == expected.members("group", key)
         assert facts.complete("group", key) == expected.complete("group", key)
