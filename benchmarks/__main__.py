@@ -11,7 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import amqp, broadcast, idle_memory, log, matching, slow_readers, sources, visibility
+from benchmarks import (
+    amqp,
+    broadcast,
+    compression,
+    idle_memory,
+    log,
+    matching,
+    resuming,
+    slow_readers,
+    sources,
+    visibility,
+)
 from benchmarks.charts import write_chart
 from benchmarks.peers.ours import Ours
 from benchmarks.profile import SCALE as PROFILE
@@ -56,11 +67,15 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "broadcast": _scaled(broadcast.saturated, broadcast.SCALE),
     "one_at_a_time": _scaled(broadcast.one_at_a_time, broadcast.SCALE),
     "steady": _scaled(broadcast.steady, broadcast.STEADY),
+    "compression": _scaled(compression.compression, compression.SCALE),
     "visibility": _scaled(visibility.per_user, visibility.SCALE, (5, 10)),
     "slow_readers": _scaled(slow_readers.slow_readers, slow_readers.SCALE, (9,)),
+    "resuming": _scaled(resuming.resuming, resuming.SCALE),
     "sources": _scaled(sources.sources, sources.SCALE),
     "profile": _scaled(profile, PROFILE, (2, 4)),
-    "log_publishing": lambda extent: log.publishing(held=_size(extent, 100, log.HELD, log.FULLY_HELD)),
+    "log_publishing": lambda extent: log.publishing(
+        _size(extent, log.Scale(100, 400, 1, rabbitmq=False), log.Scale(), log.Scale(log.FULLY_HELD))
+    ),
     "log_opening": lambda extent: log.opening(
         _size(extent, 100, log.HELD, log.FULLY_HELD), _size(extent, 10, log.FACTS, log.FULL_FACTS)
     ),

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from benchmarks.load.crowd import connected
 from benchmarks.load.messages import Plan
+from benchmarks.load.payload import Payload, payload
 from benchmarks.load.session import Outcome, Rounds, Session
 from benchmarks.peers import Peer
 from benchmarks.peers.ours import NAME, Ours
@@ -43,7 +44,7 @@ def saturated(scale: Scale = SCALE, peers: Sequence[Peer] = PEERS) -> Report:
     def measure(session: Session) -> Outcome:
         return session.saturate(IN_FLIGHT, scale.seconds)
 
-    return _compare("broadcast", f"one publisher, {IN_FLIGHT} events in flight", scale, peers, measure)
+    return compare("broadcast", f"one publisher, {IN_FLIGHT} events in flight", scale, peers, measure)
 
 
 def one_at_a_time(scale: Scale = SCALE, peers: Sequence[Peer] = PEERS) -> Report:
@@ -52,7 +53,7 @@ def one_at_a_time(scale: Scale = SCALE, peers: Sequence[Peer] = PEERS) -> Report
     def measure(session: Session) -> Outcome:
         return session.saturate(1, scale.seconds)
 
-    return _compare("one_at_a_time", "one publisher, one event in flight at a time", scale, peers, measure)
+    return compare("one_at_a_time", "one publisher, one event in flight at a time", scale, peers, measure)
 
 
 def steady(scale: Scale = STEADY, peers: Sequence[Peer] = PEERS) -> Report:
@@ -61,17 +62,22 @@ def steady(scale: Scale = STEADY, peers: Sequence[Peer] = PEERS) -> Report:
     def measure(session: Session) -> Outcome:
         return session.pace(EVENTS_PER_SECOND, scale.seconds)
 
-    return _compare("steady", f"{EVENTS_PER_SECOND} events a second", scale, peers, measure)
+    return compare("steady", f"{EVENTS_PER_SECOND} events a second", scale, peers, measure)
 
 
-def _compare(name: str, title: str, scale: Scale, peers: Sequence[Peer], measure: Measure) -> Report:
+def compare(
+    name: str, title: str, scale: Scale, peers: Sequence[Peer], measure: Measure, payload: Payload = payload
+) -> Report:
+    """Measure all of them, in turns, and set them beside ours."""
     allow_many_files()
     reasons = {peer.name: reason for peer in peers if (reason := peer.why_not())}
     rows: list[Sequence[Value]] = []
     for subscribers in scale.connections:
         with ExitStack() as stack:
             sessions = {
-                peer.name: stack.enter_context(session(peer, subscribers)) for peer in peers if peer.name not in reasons
+                peer.name: stack.enter_context(session(peer, subscribers, payload))
+                for peer in peers
+                if peer.name not in reasons
             }
             outcomes = in_turns(sessions, measure, scale)
         ours = outcomes[Ours.name].deliveries_per_cpu_second
@@ -83,13 +89,13 @@ def _compare(name: str, title: str, scale: Scale, peers: Sequence[Peer], measure
 
 
 @contextmanager
-def session(peer: Peer, subscribers: int) -> Iterator[Session]:
+def session(peer: Peer, subscribers: int, payload: Payload = payload) -> Iterator[Session]:
     """A server with so many subscribers, for the length of the block."""
     with (
         peer.running() as server,
         connected(Plan(server.port, server.dialect, server.subscribers(subscribers))) as crowd,
     ):
-        yield Session(server.pid, crowd, server.publisher, lambda _: NAME)
+        yield Session(server.pid, crowd, server.publisher, lambda _: NAME, payload=payload)
 
 
 def _row(outcome: Rounds, ours: float) -> Sequence[Value]:

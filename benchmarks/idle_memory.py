@@ -1,10 +1,11 @@
-"""What an idle connection costs in memory: with a token of its own and two subscriptions each."""
+"""What an idle connection costs in memory: a token of its own and two subscriptions each, compression agreed on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from benchmarks.load.crowd import connected
+from benchmarks.load.frames import OFFER
 from benchmarks.load.messages import Plan
 from benchmarks.peers import Running
 from benchmarks.peers.ours import Ours
@@ -21,7 +22,7 @@ def run(sizes: Sequence[int] = SIZES[0]) -> Report:
     allow_many_files()
     rows = []
     for connections in sizes:
-        with Ours(patterns=lambda user: (f"users.user-{user}.**", "games.*.created")).running() as broker:
+        with Ours(patterns=_patterns, headers=OFFER).running() as broker:
             rows.append(_row(broker, connections))
     return Report(
         "idle_memory",
@@ -29,6 +30,10 @@ def run(sizes: Sequence[int] = SIZES[0]) -> Report:
         ("connections", "KiB before", "KiB after", "KiB each", "bound", "of the bound"),
         rows,
     )
+
+
+def _patterns(user: int) -> Sequence[str]:
+    return f"users.user-{user}.**", "games.*.created"
 
 
 def _row(broker: Running, connections: int) -> Sequence[Value]:

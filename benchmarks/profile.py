@@ -43,7 +43,12 @@ STEPS: Mapping[str, Sequence[str]] = {
         "broker/runtime/routing",
         "broker/core/audience",
     ),
-    "encode and join frames": ("broker/core/frames",),
+    "encode and join frames": (
+        "broker/core/frames",
+        "broker/core/forms",
+        "broker/core/deflate",
+        "broker/core/delivery",
+    ),
     "write to the sockets": ("broker/runtime/outbox.py:Outbox.send_now", "broker/edge/websocket.py:_writer_of"),
     "queues and their writers": ("broker/runtime/outbox", "broker/runtime/waiting", "broker/runtime/connection"),
     "dispatch": ("broker/runtime/dispatcher",),

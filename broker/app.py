@@ -25,6 +25,7 @@ from broker.core.http import Route
 from broker.core.policy import Policy
 from broker.core.policy_file import load_policy
 from broker.core.ports import Authenticator, Connector, Log, Receiver
+from broker.edge.browser import browser_routes
 from broker.edge.front import Front, FrontSettings
 from broker.edge.listener import open_listeners
 from broker.edge.metrics import Metrics
@@ -164,7 +165,7 @@ class Broker:
             lambda: "stopping" if self._stopping.is_set() else None,
             lambda: {source.connector.name: source.state.value for source in self._sources},
         )
-        routes += Metrics(self.gauges, self.counters).routes()
+        routes += [*Metrics(self.gauges, self.counters).routes(), *browser_routes()]
         for receiver in receivers:
             routes += receiver.routes(self._ingest)
         return routes
@@ -208,6 +209,7 @@ def _front_settings(config: Config) -> FrontSettings:
         allowed_origins=config.server.allowed_origins,
         max_connections=websocket.max_connections,
         max_message_size=websocket.max_message_size,
+        compression_threshold=websocket.compression.threshold if websocket.compression.enabled else None,
         authenticate=config.auth.mode != "none",
         reject_unauthenticated=config.auth.on_failure == "reject",
         limits=ConnectionLimits(websocket.max_subscriptions, websocket.commands_per_second, queue),

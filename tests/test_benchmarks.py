@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import broadcast, idle_memory, matching, slow_readers, sources, visibility
+from benchmarks import broadcast, compression, idle_memory, log, matching, slow_readers, sources, visibility
 from benchmarks.load.crowd import connected
 from benchmarks.load.messages import Plan
 from benchmarks.load.session import Session
@@ -20,6 +20,7 @@ from benchmarks.peers.packaged import Nats, Nchan
 from benchmarks.peers.python_servers import NAIVE, SOCKETIO, WEBSOCKETS, PythonServer
 from benchmarks.profile import profile
 from benchmarks.report import Report
+from benchmarks.resuming import resuming
 from benchmarks.scale import Scale
 
 pytestmark = pytest.mark.system
@@ -82,6 +83,14 @@ def test_a_server_that_forgets_somebody_fails_the_run() -> None:
             Session(server.pid, crowd, server.publisher, lambda _: NAME, patience=0.5).deliver(10, in_flight=10)
 
 
+def test_compression_is_measured_beside_a_server_that_compresses_for_each_connection() -> None:
+    needed(WEBSOCKETS)
+    report = compression.compression(MINIATURE)
+    assert [row[0] for row in report.rows] == [4] * 4
+    assert report.notes == []
+    assert all(number > 0 for column in report.columns[2:] for number in numbers(report, column))
+
+
 def test_events_for_one_user_each_are_measured_as_the_crowd_grows() -> None:
     report = visibility.per_user(Scale((3, 6), 1, 0.1))
     assert [row[:2] for row in report.rows] == [(50, 3), (50, 6), (256, 3), (256, 6)]
@@ -99,11 +108,29 @@ def test_slow_readers_are_measured_beside_a_crowd_without_them() -> None:
     assert all(number > 0 for number in numbers(report, "p99 ms"))
 
 
+def test_those_who_come_back_are_measured_beside_those_who_stayed() -> None:
+    report = resuming(Scale((5,), 1, 0.5), missed=300)
+    assert [row[0] for row in report.rows] == [":memory:", "log.db"]
+    assert all(float(value) > 0 for row in report.rows for value in row[1:])
+
+
 def test_the_ways_from_a_source_to_the_sockets_are_measured() -> None:
     report = sources.sources(MINIATURE)
     found = [(row[0], row[1]) for row in report.rows if row[1] != "-"]
     assert [each for each in found if each[0] == "webhook"] == [("webhook", 64), ("webhook", 1)]
     assert found == [("webhook", 64), ("AMQP", 64), ("webhook", 1), ("AMQP", 1)] or report.notes
+
+
+def test_the_log_on_disk_is_measured_beside_the_one_in_memory() -> None:
+    report = log.publishing(log.Scale(held=100, events=400, rounds=1, rabbitmq=False))
+    assert len(report.rows) == 5
+    assert all(float(value) > 0 for row in report.rows for value in row[1:])
+
+
+def test_opening_a_log_is_measured_with_long_and_short_segments() -> None:
+    report = log.opening(held=300, facts=10)
+    assert [row[:3] for row in report.rows] == [(300, 128, 10), (300, 1, 10)]
+    assert all(seconds > 0 for seconds in numbers(report, "seconds"))
 
 
 def test_a_profile_has_a_cost_for_each_step() -> None:

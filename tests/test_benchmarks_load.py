@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -11,19 +13,21 @@ import pytest
 from benchmarks.charts import write_chart
 from benchmarks.load.dialects import Subscriber
 from benchmarks.load.frames import PONG, client_frame
-from benchmarks.load.payload import EVENT, SIZE, payload
+from benchmarks.load.payload import DOCUMENT_SIZE, EVENT, SIZE, Payload, document, payload
 from benchmarks.load.reader import Latencies, Reader, Transcript, WrongStream
 from benchmarks.load.session import Outcome, Rounds
 from benchmarks.profile import step_of
 from benchmarks.report import Report
-from broker.core.frames import PING, close_frame, text_frame
+from broker.core import frames
+from broker.core.forms import PLAIN
+from broker.core.frames import COMPRESSED, FINAL, PING, TEXT, close_frame
 
 ALL = Subscriber("/")
 CUTS = (1, 2, 7, 100, 250, 10_000)
 
 
 def frame(number: int) -> bytes:
-    return text_frame(b'{"event":"games.42.created","data":%b}' % payload(number, 1000 * number))
+    return PLAIN.frame(b'{"event":"games.42.created","data":%b}' % payload(number, 1000 * number))
 
 
 def line(number: int) -> bytes:
@@ -46,11 +50,19 @@ class Crowd:
         return [reader.count for reader in self.readers]
 
 
-def test_a_payload_has_its_size_and_can_be_found() -> None:
-    data = payload(7, 8)
+@pytest.mark.parametrize(("make", "size"), [(payload, SIZE), (document, DOCUMENT_SIZE)])
+def test_a_payload_has_its_size_and_can_be_found(make: Payload, size: int) -> None:
+    data = make(7, 8)
     found = EVENT.fullmatch(data)
     assert found is not None
-    assert (len(data), int(found[1]), int(found[2])) == (SIZE, 7, 8)
+    assert (len(data), int(found[1]), int(found[2])) == (size, 7, 8)
+
+
+def test_documents_are_json_that_compresses_as_json_does() -> None:
+    documents = [document(number, 0) for number in range(600)]
+    assert all(json.loads(each)["of"] for each in documents)
+    assert len({each[60:] for each in documents}) == 512
+    assert all(0.4 < len(zlib.compress(each)) / DOCUMENT_SIZE < 0.6 for each in documents)
 
 
 @pytest.mark.parametrize("first", CUTS)
@@ -70,7 +82,7 @@ def test_frames_may_begin_and_end_anywhere_in_what_nats_says(first: int, second:
     crowd = Crowd("nats")
     stream = b"INFO {}\r\n" + b"".join(map(line, range(5)))
     for reader, size in enumerate((first, second)):
-        frames = b"".join(text_frame(stream[at : at + size]) for at in range(0, len(stream), size))
+        frames = b"".join(PLAIN.frame(stream[at : at + size]) for at in range(0, len(stream), size))
         crowd.feed(frames, 77, reader)
     assert crowd.counts == [5, 5]
 
@@ -89,7 +101,7 @@ def test_what_is_wrong_with_a_stream_is_an_error(numbers: tuple[int, ...]) -> No
 def test_an_event_that_another_got_with_other_bytes_is_read_as_well() -> None:
     crowd = Crowd()
     crowd.feed(frame(0) + frame(1), reader=0)
-    crowd.feed(text_frame(payload(0, 0)) + frame(1), reader=1)
+    crowd.feed(PLAIN.frame(payload(0, 0)) + frame(1), reader=1)
     assert crowd.counts == [2, 2]
 
 
@@ -103,8 +115,58 @@ def test_a_ping_between_events_is_answered_and_the_rest_followed(size: int) -> N
 
 
 def test_servers_that_ask_in_their_own_words_are_answered_in_these() -> None:
-    assert Crowd("socketio").feed(text_frame(b"2")) == client_frame(b"3")
-    assert Crowd("nats").feed(text_frame(b"PING\r\n")).endswith(b"PONG\r\n")
+    assert Crowd("socketio").feed(PLAIN.frame(b"2")) == client_frame(b"3")
+    assert Crowd("nats").feed(PLAIN.frame(b"PING\r\n")).endswith(b"PONG\r\n")
+
+
+class Compressing:
+    """Compresses as a server does that remembers the messages before."""
+
+    def __init__(self) -> None:
+        self._packing = zlib.compressobj(wbits=-12)
+
+    def frame(self, number: int) -> bytes:
+        data = self._packing.compress(document(number, 1000 * number)) + self._packing.flush(zlib.Z_SYNC_FLUSH)
+        return frames.frame(FINAL | COMPRESSED | TEXT, data[:-4])
+
+
+@pytest.mark.parametrize("first", CUTS)
+@pytest.mark.parametrize("second", CUTS)
+def test_compressed_events_are_inflated_once_however_the_stream_is_cut(first: int, second: int) -> None:
+    crowd, server = Crowd(), Compressing()
+    for begin in (0, 5):  # the server goes on remembering
+        crowd.transcript.clear(begin)
+        for reader in crowd.readers:
+            reader.clear()
+        stream = b"".join(map(server.frame, range(begin, begin + 5)))
+        half = len(stream) // 2
+        crowd.feed(stream[:half], first, 0)
+        crowd.feed(stream, second, 1)
+        crowd.feed(stream[half:], first, 0)
+    assert crowd.counts == [10, 10]
+    assert crowd.latencies.count().total() == 20
+
+
+def test_compressed_events_around_a_ping_are_followed() -> None:
+    crowd, server = Crowd(), Compressing()
+    one, two, three = map(server.frame, range(3))
+    crowd.feed(one + two + three)
+    assert crowd.feed(one + PING + two + three, reader=1) == client_frame(b"", PONG)
+    assert crowd.counts == [3, 3]
+
+
+def test_an_event_that_is_compressed_in_another_way_than_for_others_is_an_error() -> None:
+    crowd, server = Crowd(), Compressing()
+    one, two = server.frame(0), server.frame(1)
+    crowd.feed(one + two)
+    with pytest.raises(WrongStream, match="event 1 is compressed in another way"):
+        crowd.feed(one + Compressing().frame(1), reader=1)
+
+
+def test_a_compressed_event_that_is_missing_is_an_error() -> None:
+    server = Compressing()
+    with pytest.raises(WrongStream, match="event 1 came where 0 was to come"):
+        Crowd().feed(server.frame(1))
 
 
 def test_a_close_frame_is_an_error() -> None:

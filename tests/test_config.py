@@ -77,6 +77,7 @@ def test_an_empty_file_is_valid_and_has_the_documented_defaults() -> None:
         1_048_576,
     )
     assert config.websocket.compression == CompressionConfig(enabled=True, threshold=1024)
+    assert read("[websocket]\ncompression = { threshold = 0 }").websocket.compression == CompressionConfig(threshold=0)
     assert config.auth.secret == SecretSource(file=FOLDER / ".broker/jwt.secret", generate=True)
     assert (config.log.path, config.log.retain_bytes) == (".broker/log.db", 1_073_741_824)
     assert (config.connectors.webhook.enabled, config.connectors.stdin.enabled) == (True, False)

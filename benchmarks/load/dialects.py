@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks.load.frames import BINARY, TEXT, client_frame, next_frame
+from benchmarks.load.frames import BINARY, COMPRESSED, TEXT, client_frame, next_frame
 
 SUBJECT = "bench"  # what events are called where the server has no name for each
 
@@ -58,7 +58,7 @@ def command(name: str, data: object, number: int) -> bytes:
 
 def _frame(stream: bytes, at: int) -> Unit | None:
     found = next_frame(stream, at)
-    return found and (found[0], stream[found[1] : found[2]], found[2])
+    return found and (found[0] | stream[at] & COMPRESSED, stream[found[1] : found[2]], found[2])
 
 
 def _line(stream: bytes, at: int) -> Unit | None:

@@ -1,8 +1,12 @@
-"""WebSocket frames as a client writes and reads them (RFC 6455 section 5), parsed just enough."""
+"""WebSocket frames as a client writes and reads them (RFC 6455 section 5, RFC 7692), parsed just enough."""
 
 from __future__ import annotations
 
+import zlib
+
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+COMPRESSED = 0x40  # the bit beside the opcode
+OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"  # as browsers make it
 _NO_MASK = b"\x00\x00\x00\x00"  # a key like any other, and what is masked with it stays as it is
 
 
@@ -35,3 +39,14 @@ def next_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
         begin = at + 10
     end = begin + length
     return None if end > len(data) else (data[at] & 0x0F, begin, end)
+
+
+class Inflater:
+    """What a connection remembers of the messages before, where these are compressed."""
+
+    def __init__(self) -> None:
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def inflate(self, content: bytes) -> bytes:
+        """What a compressed message says."""
+        return self._inflater.decompress(content + b"\x00\x00\xff\xff")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from benchmarks.load.dialects import Subscriber
-from benchmarks.load.frames import next_frame
+from benchmarks.load.frames import COMPRESSED, Inflater, next_frame
 
 PATIENCE = 60.0
 
@@ -14,8 +14,8 @@ class Refused(Exception):
     """The server does not want this connection."""
 
 
-def subscribed(port: int, subscriber: Subscriber) -> tuple[socket.socket, bytes]:
-    """A connection that has said all that it has to say, and what came after the last answer.
+def subscribed(port: int, subscriber: Subscriber) -> tuple[socket.socket, bytes, Inflater]:
+    """A connection that has said all that it has to say, what came after the last answer, and what it remembers.
 
     Raises Refused.
     """
@@ -32,20 +32,22 @@ def subscribed(port: int, subscriber: Subscriber) -> tuple[socket.socket, bytes]
     head, _, data = data.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 101"):
         raise Refused(head.decode(errors="replace"))
+    inflater = Inflater()
     for say, awaited in subscriber.steps:
         connection.sendall(say)
         said = b""
         while awaited not in said:
-            said, data = _one_frame(connection, data)
-    return connection, data
+            said, data = _one_frame(connection, data, inflater)
+    return connection, data, inflater
 
 
-def _one_frame(connection: socket.socket, data: bytes) -> tuple[bytes, bytes]:
+def _one_frame(connection: socket.socket, data: bytes, inflater: Inflater) -> tuple[bytes, bytes]:
     """The content of the next frame, and what has come after it."""
     while (frame := next_frame(data, 0)) is None:
         data += _more(connection)
     _, begin, end = frame
-    return data[begin:end], data[end:]
+    content = data[begin:end]
+    return inflater.inflate(content) if data[0] & COMPRESSED else content, data[end:]
 
 
 def _more(connection: socket.socket) -> bytes:

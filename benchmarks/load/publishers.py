@@ -38,7 +38,7 @@ class WebSocketPublisher:
     """One client of the server, which publishes; what the server says to that is not looked at."""
 
     def __init__(self, port: int, dialect: str, subscriber: Subscriber) -> None:
-        self._socket, _ = subscribed(port, subscriber)
+        self._socket, *_ = subscribed(port, subscriber)
         self._dialect = DIALECTS[dialect]
         self.ready = True
 

@@ -4,6 +4,9 @@ Theory. All who subscribe to the same get the same bytes. What the first of them
 the transcript; what the others get is compared with it, in portions of any size, which costs next to nothing. So one
 process keeps up with servers that write millions of events a second. Whoever gets anything else, such as a ping, is
 read unit by unit until that is over.
+
+Compressed messages may refer to those before them, which are the same for all. So they are inflated once, by whoever
+gets them first, and what the others get must be the same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from bisect import bisect_right
 from collections import Counter
 
 from benchmarks.load.dialects import DIALECTS, Subscriber
-from benchmarks.load.frames import CLOSE, PING, PONG, client_frame, next_frame
+from benchmarks.load.frames import CLOSE, COMPRESSED, PING, PONG, Inflater, client_frame, next_frame
 from benchmarks.load.payload import EVENT
 
 _MOST_LATENCIES = 500_000
@@ -24,9 +27,13 @@ class WrongStream(Exception):
 
 
 class Transcript:
-    """The stream that everybody gets since `first`, and where in it each event ends."""
+    """The stream that everybody gets since `first`, and where in it each event ends.
+
+    inflater: has inflated all that is in it.
+    """
 
     def __init__(self) -> None:
+        self.inflater = Inflater()
         self.clear(0)
 
     def clear(self, first: int) -> None:
@@ -40,6 +47,11 @@ class Transcript:
         if number == self.first + len(self.ends) - 1:
             self.stream += unit
             self.ends.append(len(self.stream))
+
+    def unit(self, number: int) -> bytes | None:
+        """The unit of this event; None: nobody has got it yet."""
+        place = number - self.first
+        return bytes(self.stream[self.ends[place] : self.ends[place + 1]]) if place < len(self.ends) - 1 else None
 
 
 class Latencies:
@@ -136,6 +148,12 @@ class Reader:
         at = 0
         while (unit := self._dialect.next_unit(stream, at)) is not None:
             kind, content, end = unit
+            if kind & COMPRESSED and (known := self._transcript.unit(self.count)) is not None:
+                self._take_again(known, stream[at:end])
+                at = end
+                continue
+            if kind & COMPRESSED:
+                content = self._transcript.inflater.inflate(content)
             event = EVENT.search(content)
             if event is None:
                 self._answers.append(self._answer(kind, content))
@@ -154,6 +172,12 @@ class Reader:
         if subscriber.stride == 1:
             transcript.add(number, unit)
             self._offset = transcript.ends[self.count - transcript.first]
+
+    def _take_again(self, known: bytes, unit: bytes) -> None:
+        """Somebody else has got this event before, and it was compressed."""
+        if known != unit:
+            raise WrongStream(f"event {self.count} is compressed in another way than for others")
+        self._take(self.count, self._latencies.sent_at[self.count], unit)
 
     def _unwrap(self, data: bytes) -> bytes:
         contents = []

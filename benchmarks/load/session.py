@@ -12,7 +12,7 @@ from statistics import median
 from typing import Self
 
 from benchmarks.load.crowd import Crowd
-from benchmarks.load.payload import payload
+from benchmarks.load.payload import Payload, payload
 from benchmarks.load.publishers import Publisher
 from benchmarks.processes import cpu_seconds, load_cores, on_cores
 
@@ -78,12 +78,14 @@ class Session:
         publisher: Callable[[], Publisher],
         name: Callable[[int], str],
         patience: float = 60.0,
+        payload: Payload = payload,
     ) -> None:
         self.pid = pid
         self._patience = patience
         self._crowd = crowd
         self._open = publisher
         self._name = name
+        self._payload = payload
         self._sent = 0
         self._moved = 0.0  # when there was progress
 
@@ -143,7 +145,7 @@ class Session:
         numbers = range(self._sent, self._sent + number)
         self._sent += number
         now = time.monotonic_ns()
-        publisher.publish([(self._name(each), payload(each, now)) for each in numbers])
+        publisher.publish([(self._name(each), self._payload(each, now)) for each in numbers])
 
     def _drain(self, line: _Line) -> None:
         """Wait until everything has come to everybody."""

@@ -54,10 +54,11 @@ class Worker:
             self._tell_progress()
 
     def _connect(self, subscriber: Subscriber) -> None:
-        connection, data = subscribed(self._plan.port, subscriber)
+        connection, data, inflater = subscribed(self._plan.port, subscriber)
         if subscriber.deaf:
             self._deaf.append(connection)
             return
+        self._transcript.inflater = inflater  # all have heard the same, so anybody's will do
         reader = Reader(self._plan.dialect, subscriber, self._transcript, self._latencies)
         reader.feed(data, 0)
         connection.settimeout(0)

@@ -29,7 +29,7 @@ class Ours:
     """The broker with the configuration of this folder.
 
     patterns: what user number N subscribes to. environ: what differs from the configuration.
-    extra: what is added to the configuration. program: the module that is run.
+    extra: what is added to the configuration. program: the module that is run. headers: of the subscribers' handshakes.
     """
 
     name: str = "this broker"
@@ -37,6 +37,7 @@ class Ours:
     environ: Mapping[str, str] = field(default_factory=dict)
     extra: str = ""
     program: str = "cli"
+    headers: str = ""
     publisher: Callable[[int, str], Publisher] = WebhookPublisher  # from port and token
 
     def why_not(self) -> str | None:
@@ -75,4 +76,4 @@ class Ours:
         steps = tuple(
             (command("subscribe", pattern, number), b'{"reply":%d,"data":' % number) for number, pattern in patterns
         )
-        return Subscriber("/ws", steps, f"Authorization: Bearer {token}\r\n")
+        return Subscriber("/ws", steps, f"Authorization: Bearer {token}\r\n{self.headers}")

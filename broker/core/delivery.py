@@ -54,12 +54,16 @@ class Joined:
 
 
 class Bundle:
-    """Deliveries that go to the same connections, in order, joined once for all of them that want the same form."""
+    """Deliveries that go to the same connections, in order, joined once for all of them that want the same form.
 
-    __slots__ = ("_joined", "deliveries")
+    size: how many bytes they carry, for whoever has to know how much work it is to join them.
+    """
 
-    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+    __slots__ = ("_joined", "deliveries", "size")
+
+    def __init__(self, deliveries: Sequence[Delivery], size: int = 0) -> None:
         self.deliveries = deliveries
+        self.size = size
         self._joined: dict[Form, Joined] = {}
 
     def joined(self, form: Form = PLAIN) -> Joined:

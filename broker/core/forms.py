@@ -1,7 +1,7 @@
 """The forms in which a client gets what goes to it: WebSocket frames without or with ids, or server-sent events.
 
 An event has the same bytes for everybody who gets it in one form (a server's frames carry no mask), so these are made
-once, and shared.
+once, and shared. Forms are told apart by identity: there is one object for each.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import json
 import re
 from typing import Any, Final, Protocol
 
+from broker.core.deflate import deflate
 from broker.core.errors import Close
 from broker.core.event import Record
-from broker.core.frames import PING, close_frame, json_frame, text_frame
+from broker.core.frames import COMPRESSED, FINAL, PING, TEXT, close_frame, frame, json_text
 
 
 class Form(Protocol):
@@ -26,6 +27,11 @@ class Form(Protocol):
     @property
     def listens_only(self) -> bool:
         """Whether nothing comes from the client: no commands, and no signs of life."""
+        ...
+
+    @property
+    def with_ids(self) -> Form:
+        """The same, but every event carries its id; itself, if they do."""
         ...
 
     def event(self, record: Record) -> bytes:
@@ -48,22 +54,27 @@ class Form(Protocol):
 class WebSocketForm:
     """Text frames with `{"event": NAME, "data": PAYLOAD}`, the payload's bytes as they came.
 
-    identified: `"id"` comes behind.
+    with_ids: see `Form`; None: this is the one with ids, which stand behind the payload.
     """
 
     ping = PING
     listens_only = False
 
-    def __init__(self, *, identified: bool) -> None:
-        self._identified = identified
+    def __init__(self, with_ids: Form | None = None) -> None:
+        self._identified = with_ids is None
+        self.with_ids: Form = with_ids or self
 
     def event(self, record: Record) -> bytes:
         """See `Form`."""
-        return text_frame(event_json(record, identified=self._identified))
+        return self.frame(event_json(record, identified=self._identified))
 
     def message(self, value: Any) -> bytes:
         """See `Form`."""
-        return json_frame(value)
+        return self.frame(json_text(value))
+
+    def frame(self, payload: bytes, opcode: int = TEXT) -> bytes:
+        """Any message."""
+        return frame(FINAL | opcode, payload)
 
     def position(self, place: str) -> bytes:  # noqa: ARG002
         """See `Form`."""
@@ -74,6 +85,22 @@ class WebSocketForm:
         return close_frame(code, reason)
 
 
+class DeflatedForm(WebSocketForm):
+    """Frames for those who have agreed to compression: of at least `threshold` bytes, and if it makes them smaller."""
+
+    def __init__(self, threshold: int, with_ids: Form | None = None) -> None:
+        super().__init__(with_ids)
+        self._threshold = threshold
+
+    def frame(self, payload: bytes, opcode: int = TEXT) -> bytes:
+        """See `WebSocketForm`."""
+        if len(payload) >= self._threshold:
+            deflated = deflate(payload)
+            if len(deflated) < len(payload):
+                return frame(FINAL | COMPRESSED | opcode, deflated)
+        return frame(FINAL | opcode, payload)
+
+
 class ServerSentForm:
     """Server-sent events in the chunks of an HTTP/1.1 body (RFC 9112 section 7.1), JSON of the same form in `data`.
 
@@ -82,6 +109,11 @@ class ServerSentForm:
 
     ping = b"2\r\n:\n\r\n"  # a comment
     listens_only = True
+
+    @property
+    def with_ids(self) -> Form:
+        """See `Form`."""
+        return self
 
     def retry(self, milliseconds: int) -> bytes:
         """After how long to come back when the connection has ended."""
@@ -95,8 +127,7 @@ class ServerSentForm:
 
     def message(self, value: Any) -> bytes:
         """See `Form`."""
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return _chunk(b"data: %b\n\n" % text.encode(errors="replace"))
+        return _chunk(b"data: %b\n\n" % json_text(value))
 
     def position(self, place: str) -> bytes:
         """An id without an event (`dispatch the event`, step 2): the client notes it, and hears nothing."""
@@ -136,6 +167,6 @@ _CLOSE_CODES = {close.value: close.name.lower() for close in Close}
 _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
 
-PLAIN: Final[Form] = WebSocketForm(identified=False)
-IDENTIFIED: Final[Form] = WebSocketForm(identified=True)
+IDENTIFIED: Final = WebSocketForm()
+PLAIN: Final = WebSocketForm(with_ids=IDENTIFIED)
 SERVER_SENT: Final = ServerSentForm()

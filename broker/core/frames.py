@@ -6,33 +6,53 @@ What comes from a client is parsed by the library; the scanner only counts what 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.core.errors import Close
+
+CONTINUATION, TEXT, BINARY, CLOSE = 0x0, 0x1, 0x2, 0x8  # opcodes
+FINAL, COMPRESSED, RESERVED = 0x80, 0x40, 0x30  # the bits beside them; COMPRESSED is RSV1 (RFC 7692 section 6)
 
 PING = b"\x89\x00"
 MAX_FRAGMENTS = 1024
 MAX_REASON_BYTES = 123
 
-_CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
-_DATA = frozenset((_CONTINUATION, _TEXT, _BINARY))
-_CLOSE = 0x8
+_DATA = frozenset((CONTINUATION, TEXT, BINARY))
 _NEVER_SENT = frozenset((1005, 1006, 1015))
 
 
-def text_frame(payload: bytes) -> bytes:
-    """One unfragmented text frame around `payload`."""
+class Breach(Exception):
+    """A client's frames that end its connection; carries close code and reason."""
+
+    def __init__(self, code: Close, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+def too_big(max_message_size: int) -> Breach:
+    """A message has too many bytes."""
+    return Breach(Close.MESSAGE_TOO_BIG, f"a message has at most {max_message_size} bytes")
+
+
+def too_many_fragments() -> Breach:
+    """A message comes in too many parts."""
+    return Breach(Close.POLICY_VIOLATION, f"a message has at most {MAX_FRAGMENTS} fragments")
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """One frame around `payload`, which begins with these bits and opcode."""
     length = len(payload)
     if length < 126:
-        return b"\x81%c%b" % (length, payload)
+        return b"%c%c%b" % (first, length, payload)
     if length < 65_536:
-        return b"\x81\x7e%b%b" % (length.to_bytes(2, "big"), payload)
-    return b"\x81\x7f%b%b" % (length.to_bytes(8, "big"), payload)
+        return b"%c\x7e%b%b" % (first, length.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (first, length.to_bytes(8, "big"), payload)
 
 
-def json_frame(value: Any) -> bytes:
-    """One text frame that holds `value` as JSON."""
-    return text_frame(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+def json_text(value: Any) -> bytes:
+    """`value` as JSON, for a text frame."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
@@ -45,7 +65,7 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 def is_close(frame: bytes) -> bool:
     """Whether these bytes begin a close frame."""
-    return bool(frame) and frame[0] & 0x0F == _CLOSE
+    return bool(frame) and frame[0] & 0x0F == CLOSE
 
 
 class FrameScanner:
@@ -65,49 +85,60 @@ class FrameScanner:
         self._fragments = 0
         self._blind = False
 
-    def feed(self, data: bytes) -> tuple[Close, str] | None:
-        """Look at the next bytes; returns the close code and reason where a bound is broken."""
+    def feed(self, data: bytes) -> None:
+        """Look at the next bytes.
+
+        Raises Breach where a bound is broken.
+        """
         if self._blind:
-            return None
+            return
         if self._skip >= len(data):
             self._skip -= len(data)
-            return None
+            return
         view = self._head + data[self._skip :]
         self._skip = 0
         at = 0
-        while (head := _read_head(view, at)) is not None:
-            opcode, final, length, at = head
-            if opcode < 0:  # the library will end this connection
+        while (head := read_head(view, at)) is not None:
+            if head.length < 0 or head.first & (COMPRESSED | RESERVED):  # the library will end this connection
                 self._blind = True
-                return None
-            if opcode in _DATA and (broken := self._count(length, final=final)) is not None:
-                return broken
-            at += length
+                return
+            if head.first & 0x0F in _DATA:
+                self._count(head.length, final=bool(head.first & FINAL))
+            at = head.begin + head.length
             if at >= len(view):
                 self._skip, self._head = at - len(view), b""
-                return None
+                return
         self._head = view[at:]
-        return None
 
-    def _count(self, length: int, *, final: bool) -> tuple[Close, str] | None:
+    def _count(self, length: int, *, final: bool) -> None:
         self._size += length
         self._fragments += 1
         if self._size > self._max_message_size:
-            return Close.MESSAGE_TOO_BIG, f"a message has at most {self._max_message_size} bytes"
+            raise too_big(self._max_message_size)
         if self._fragments > MAX_FRAGMENTS:
-            return Close.POLICY_VIOLATION, f"a message has at most {MAX_FRAGMENTS} fragments"
+            raise too_many_fragments()
         if final:
             self._size = self._fragments = 0
-        return None
 
 
-def _read_head(data: bytes, at: int) -> tuple[int, bool, int, int] | None:
-    """Opcode (-1 for what no client may send), FIN, payload length, where the payload begins; None: not all there."""
+class Head(NamedTuple):
+    """The head of a client's frame: bits and opcode, bytes of the payload, and where that begins.
+
+    length: -1 where there is no mask, which no client may leave out.
+    """
+
+    first: int
+    length: int
+    begin: int
+
+
+def read_head(data: bytes, at: int = 0) -> Head | None:
+    """The head that begins at `at`; None: not all of it is there."""
     if len(data) < at + 2:
         return None
     first, second = data[at], data[at + 1]
-    if first & 0x70 or not second & 0x80:
-        return -1, True, 0, at
+    if not second & 0x80:
+        return Head(first, -1, at)
     length = second & 0x7F
     extra = {126: 2, 127: 8}.get(length, 0)
     begin = at + 2 + extra + 4
@@ -115,4 +146,4 @@ def _read_head(data: bytes, at: int) -> tuple[int, bool, int, int] | None:
         return None
     if extra:
         length = int.from_bytes(data[at + 2 : at + 2 + extra], "big")
-    return first & 0x0F, bool(first & 0x80), length, begin
+    return Head(first, length, begin)

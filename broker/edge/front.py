@@ -16,14 +16,22 @@ import trio
 
 from broker.core.credentials import token_of
 from broker.core.errors import CLOSE_FOR_AUTHENTICATION, AuthenticationError, ClientError, Close
-from broker.core.forms import SERVER_SENT
+from broker.core.forms import PLAIN, SERVER_SENT, DeflatedForm, Form
 from broker.core.http import Request, Response, Route, Takeover, error_response
 from broker.core.ports import Identity
 from broker.edge.http import BadRequest, HttpConnection
 from broker.edge.site import Site, refusal
-from broker.edge.sse import EVENTS_PATH, HEAD, read_wish, tell_events
-from broker.edge.websocket import Handshake, check_upgrade, choose_subprotocol, converse, wants_upgrade
+from broker.edge.sse import EVENTS_PATH, HEAD, Wish, read_wish, send_head, tell_events
+from broker.edge.websocket import (
+    Handshake,
+    check_upgrade,
+    choose_extension,
+    choose_subprotocol,
+    converse,
+    wants_upgrade,
+)
 from broker.runtime.connection import Connection, ConnectionLimits, Ending, Refusal, Services
+from broker.runtime.registry import TooManyConnections
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +47,17 @@ _HTTP_RESERVE = 1000  # connections that may be open beyond the WebSockets, for 
 
 @dataclass(frozen=True, slots=True)
 class FrontSettings:
-    """What the front end needs to know; the names are those of the configuration."""
+    """What the front end needs to know; the names are those of the configuration.
+
+    compression_threshold: None where there is no compression.
+    """
 
     websocket_path: str = "/ws"
     subprotocols: Sequence[str] = ()
     allowed_origins: Sequence[str] = ()
     max_connections: int = 20_000
     max_message_size: int = 65_536
+    compression_threshold: int | None = 1024
     authenticate: bool = True
     reject_unauthenticated: bool = False
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -59,6 +71,7 @@ class Front:
         self._services = services
         own = Route("GET", EVENTS_PATH, self._open_event_stream)
         self._site = Site([own, *routes], settings.allowed_origins, settings.websocket_path)
+        self._deflated = _deflated(settings.compression_threshold)
         self._open = 0
         self._conversations = 0
         self._idle: set[trio.CancelScope] = set()
@@ -106,8 +119,7 @@ class Front:
                     return self._upgrade(request, connection.unread())
                 answer = await self._site.answer(request)
                 if isinstance(answer, Takeover):
-                    await connection.begin(answer.head)
-                    return answer.serve
+                    return partial(answer.serve, connection.begin(answer.head))
                 if not await connection.respond(answer) or self._stopping:
                     break
         except BadRequest as error:
@@ -134,24 +146,33 @@ class Front:
             raise BadRequest(HTTPStatus.NOT_FOUND, f"there is no WebSocket here, but at {settings.websocket_path}")
         self._site.check_origin(request)
         self._check_room()
-        handshake = Handshake(key, choose_subprotocol(request, settings.subprotocols), early)
-        party = self._party(request)
+        extension = None if self._deflated is None else choose_extension(request)
+        party = self._party(request, self._deflated if extension else None)
+        if isinstance(party, Refusal):
+            extension = None  # nothing that it says is worth inflating
+        handshake = Handshake(key, choose_subprotocol(request, settings.subprotocols), extension, early)
         return partial(self._converse, party, partial(converse, handshake, party, settings.max_message_size))
 
     async def _open_event_stream(self, request: Request) -> Response | Takeover:
-        self._check_room()
         await trio.lowlevel.checkpoint()
+        self._check_room()
         try:
             wish = read_wish(request, self._settings.limits.max_subscriptions)
             identity = self._identify(request)
+            self._services.registry.check_room(identity.user)
         except AuthenticationError as error:
             return error_response(HTTPStatus.UNAUTHORIZED, error)
+        except TooManyConnections as error:
+            return error_response(HTTPStatus.TOO_MANY_REQUESTS, error)
         except ClientError as error:
             return error_response(HTTPStatus.BAD_REQUEST, error)
         if request.method == "HEAD":
-            return HEAD
+            return Takeover(HEAD, send_head)
         connection = Connection(identity, self._services, self._settings.limits, SERVER_SENT)
-        return Takeover(HEAD, partial(self._converse, connection, partial(tell_events, wish, connection)))
+        return Takeover(HEAD, partial(self._tell, wish, connection))
+
+    async def _tell(self, wish: Wish, connection: Connection, head: bytes, stream: trio.abc.Stream) -> bool:
+        return await self._converse(connection, partial(tell_events, wish, connection, head), stream)
 
     async def _converse(self, party: Connection | Refusal, talk: Talk, stream: trio.abc.Stream) -> bool:
         """Talk to a client to the end; True if its stream is still fit for a decent one."""
@@ -165,20 +186,27 @@ class Front:
         return not party.outbox.broken
 
     def _check_room(self) -> None:
+        if self._stopping:
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, "the broker is stopping")
         if self._conversations >= self._settings.max_connections:
             raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, "as many connections are open as may be")
 
     def _identify(self, request: Request) -> Identity:
         return self._services.authenticator.identify(token_of(request) if self._settings.authenticate else None)
 
-    def _party(self, request: Request) -> Connection | Refusal:
+    def _party(self, request: Request, deflated: Form | None) -> Connection | Refusal:
         settings = self._settings
         try:
-            return Connection(self._identify(request), self._services, settings.limits)
+            return Connection(self._identify(request), self._services, settings.limits, deflated or PLAIN)
         except AuthenticationError as error:
             if settings.reject_unauthenticated:
                 raise BadRequest(HTTPStatus.UNAUTHORIZED, str(error)) from None
             return Refusal(CLOSE_FOR_AUTHENTICATION[type(error)], str(error))
+
+
+def _deflated(threshold: int | None) -> Form | None:
+    """The one form for all that have agreed to compression."""
+    return None if threshold is None else DeflatedForm(threshold, with_ids=DeflatedForm(threshold))
 
 
 async def _linger(stream: trio.abc.Stream) -> None:

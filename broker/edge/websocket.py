@@ -20,9 +20,11 @@ from http import HTTPStatus
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
+from broker.core.deflate import agree
 from broker.core.errors import Close
-from broker.core.frames import FrameScanner, close_frame, is_close
+from broker.core.frames import Breach, FrameScanner, close_frame, is_close
 from broker.core.http import Request
+from broker.core.unpacking import Unpacker
 from broker.edge.http import BadRequest
 from broker.edge.writing import write_out
 from broker.runtime.connection import Ending, Party, PeerGone
@@ -69,12 +71,27 @@ def choose_subprotocol(request: Request, supported: Sequence[str]) -> str | None
     return next((name for name in map(str.strip, proposed) if name in supported), None)
 
 
+def choose_extension(request: Request) -> str | None:
+    """The answer to the client's offers of compression; None: it makes none that we can take.
+
+    Raises BadRequest.
+    """
+    try:
+        return agree(request.header("sec-websocket-extensions") or "")
+    except ValueError as error:
+        raise BadRequest(HTTPStatus.BAD_REQUEST, f"Sec-WebSocket-Extensions: {error}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What remains of a checked opening handshake: its key, the subprotocol chosen, and bytes that came right after."""
+    """What remains of a checked opening handshake: its key, what was chosen of its offers, bytes that came right after.
+
+    extension: the answer with which we agree to compression.
+    """
 
     key: bytes
     subprotocol: str | None = None
+    extension: str | None = None
     early: bytes = b""
 
     def canonical(self) -> bytes:
@@ -97,20 +114,26 @@ class Wire(trio.abc.Stream):
         self._stream = stream
         self._opening: bytes | None = handshake.canonical()
         self._early = handshake.early
+        self._unpacker = Unpacker(max_message_size) if handshake.extension else None
         self._scanner = FrameScanner(max_message_size)
         self.max_message_size = max_message_size
         self._ended = False
         self._party: Party | None = None
         self._connected = trio.Event()
-        self.broken_bound: tuple[Close, str] | None = None
+        self.breach: Breach | None = None
 
     def connect(self, party: Party) -> None:
         """The handshake is done: from here on frames go to this party's outbox."""
         self._party = party
         self._connected.set()
 
+    def expect_nothing(self) -> None:
+        """Whatever comes now is too late, and not worth much work."""
+        if self._unpacker is not None:
+            self._unpacker.skip()
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """The client's next bytes; none any more once it has broken a bound."""
+        """The client's next bytes, with nothing compressed in them; none any more once it has broken a bound."""
         if self._ended:
             raise trio.ClosedResourceError
         if self._opening is not None:
@@ -119,18 +142,17 @@ class Wire(trio.abc.Stream):
             return opening
         # The library loses what it reads before it has answered the handshake, and a client may send that early.
         await self._connected.wait()
-        if self._early:
-            await trio.lowlevel.checkpoint()
-            data, self._early = self._early, b""
-        else:
-            data = bytes(await self._stream.receive_some(max_bytes))
-        if self._party is not None:
-            self._party.heard()
-        self.broken_bound = self._scanner.feed(data)
-        if self.broken_bound is None:
-            return data
-        self._ended = True
-        return b""
+        try:
+            if self._unpacker is None:
+                data = await self._hear(max_bytes)
+            else:
+                data = await self._unpack(self._unpacker, max_bytes)
+            self._scanner.feed(data)
+        except Breach as breach:
+            self.breach = breach
+            self._ended = True
+            return b""
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Take a frame of the library's: the answer to the handshake at once, everything else through the outbox."""
@@ -152,6 +174,25 @@ class Wire(trio.abc.Stream):
         """End the library's reading."""
         self._ended = True
         await trio.lowlevel.checkpoint()
+
+    async def _unpack(self, unpacker: Unpacker, max_bytes: int | None) -> bytes:
+        data = unpacker.take()
+        if data:
+            await trio.lowlevel.checkpoint()
+        while not data and (heard := await self._hear(max_bytes)):
+            unpacker.feed(heard)
+            data = unpacker.take()
+        return data
+
+    async def _hear(self, max_bytes: int | None) -> bytes:
+        if self._early:
+            await trio.lowlevel.checkpoint()
+            data, self._early = self._early, b""
+        else:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        if self._party is not None:
+            self._party.heard()
+        return data
 
 
 async def converse(handshake: Handshake, party: Party, max_message_size: int, stream: trio.abc.Stream) -> Ending:
@@ -189,7 +230,8 @@ async def _shake_hands(nursery: trio.Nursery, wire: Wire, handshake: Handshake) 
     with trio.move_on_after(HANDSHAKE_TIMEOUT):
         request = await wrap_server_stream(nursery, wire, max_message_size=wire.max_message_size)
         try:
-            return await request.accept(subprotocol=handshake.subprotocol)
+            headers = [(b"Sec-WebSocket-Extensions", handshake.extension.encode())] if handshake.extension else []
+            return await request.accept(subprotocol=handshake.subprotocol, extra_headers=headers)
         except ConnectionClosed:
             raise PeerGone(_ABNORMAL) from None
     raise PeerGone(_ABNORMAL)
@@ -199,12 +241,15 @@ async def _receive(socket: WebSocketConnection, wire: Wire) -> str | bytes:
     try:
         return await socket.get_message()
     except ConnectionClosed as closed:
+        if wire.breach is not None:
+            raise PeerGone(wire.breach.code, wire.breach.reason) from None
         code, reason = (closed.reason.code, closed.reason.reason or "") if closed.reason else (_ABNORMAL, "")
-        raise PeerGone(*(wire.broken_bound or (code, reason))) from None
+        raise PeerGone(code, reason) from None
 
 
 async def _hear_out(socket: WebSocketConnection, wire: Wire, outbox: Outbox) -> None:
     """Wait for the client to answer our close frame or to go away; what it still says has come too late."""
+    wire.expect_nothing()
     with trio.move_on_after(CLOSE_TIMEOUT):
         await outbox.finished.wait()
     with trio.move_on_after(ANSWER_TIMEOUT), suppress(PeerGone):

@@ -29,9 +29,10 @@ from broker.core.errors import (
     TooManySubscriptions,
     UnknownCommand,
 )
-from broker.core.forms import IDENTIFIED, PLAIN, Form
+from broker.core.forms import PLAIN, Form
 from broker.core.patterns import parse_pattern
 from broker.core.ports import Authenticator, Identity
+from broker.runtime.allowance import Allowance
 from broker.runtime.outbox import Fate, Outbox, QueueLimits
 from broker.runtime.registry import Registry, TooManyConnections
 
@@ -77,6 +78,10 @@ class Resumer(Protocol):
             with what has gone wrong.
         Returns a scope that ends it.
         """
+        ...
+
+    def refresh(self, connection: Connection) -> None:
+        """Tell a connection that can't ask the position of the log, if it has got all that is before it."""
         ...
 
 
@@ -136,7 +141,6 @@ class Connection:
 
     __slots__ = (
         "_allowance",
-        "_allowed_at",
         "_ending",
         "_identity",
         "_lifetime",
@@ -162,8 +166,7 @@ class Connection:
         self._services = services
         self._limits = limits
         self._resuming: trio.CancelScope | None = None
-        self._allowance = float(limits.commands_per_second)
-        self._allowed_at = self.heard_at
+        self._allowance = Allowance(limits.commands_per_second)
         self._lifetime = trio.CancelScope()
         self._ending: Ending | None = None
 
@@ -195,8 +198,7 @@ class Connection:
 
     def identify(self) -> None:
         """Let events carry their ids from now on."""
-        if self.form is PLAIN:
-            self.form = IDENTIFIED
+        self.form = self.form.with_ids
 
     def close(self, code: int, reason: str = "") -> None:
         """End this connection, soon, with this code. The first call counts."""
@@ -214,6 +216,7 @@ class Connection:
         """Ask the client for a sign of life; where none can come, at least keep what is on the way from giving up."""
         if self.form.listens_only:
             self.heard_at = trio.current_time()
+            self._services.resumer.refresh(self)
         else:
             self.pinged_at = trio.current_time()
         self.outbox.control(self.form.ping)
@@ -248,7 +251,7 @@ class Connection:
             message = await receive()
             if isinstance(message, bytes):
                 self.close(Close.UNSUPPORTED_DATA, "this path takes text frames only")
-            elif self._may_command():
+            elif self._allowance.take():
                 self._answer(message)
             else:
                 self.close(Close.POLICY_VIOLATION, "too many commands")
@@ -292,7 +295,7 @@ class Connection:
                 raise TooManySubscriptions(f"a connection holds at most {most} subscriptions")
             self.patterns.add(pattern)
             self._services.registry.subscribe(self, pattern)
-            self._allowance += 1  # bounded by their number already, and a client may need all of them at once
+            self._allowance.give_back()  # bounded by their number already, and a client may need all of them at once
         return {"pattern": pattern}
 
     def _unsubscribe(self, data: object) -> object:
@@ -340,13 +343,3 @@ class Connection:
         # The token's end is wall-clock time; Trio's clock only runs forward, so the distance is taken afresh each time.
         remaining = float("inf") if expires_at is None else expires_at - time.time()
         self._lifetime.deadline = trio.current_time() + remaining
-
-    def _may_command(self) -> bool:
-        now = trio.current_time()
-        rate = self._limits.commands_per_second
-        self._allowance = min(rate, self._allowance + (now - self._allowed_at) * rate)
-        self._allowed_at = now
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True

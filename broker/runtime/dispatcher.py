@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _BATCHES_AT_ONCE = 256
 _OFFERS_PER_TURN = 250  # a few milliseconds between two chances for everybody else
+_BYTES_AN_OFFER = 1024  # to compress so much takes about as long as an offer
 _COUNTERS = (
     "events",
     "repeated",
@@ -152,6 +153,8 @@ class Dispatcher:
     def _learned_from(self, records: Sequence[Record]) -> None:
         # The log has what was learned from a batch with the next one, and the batch itself until then.
         if records:
+            held = self._log.statistics()
+            self.visibility.forget(held["next_offset"] - held["events"])
             self._log.learn(self.visibility.learned(records[-1].offset))
 
     def _failed(self, record: Record) -> None:
@@ -176,6 +179,7 @@ class Dispatcher:
 
     async def _offer(self, bundle: Bundle, members: Sequence[Connection]) -> None:
         straight = 0
+        self._offered += bundle.size // _BYTES_AN_OFFER
         form = members[0].form if members else PLAIN
         events = bundle.joined(form)
         for connection in members:

@@ -74,11 +74,11 @@ class Routing:
         for place in places:
             delivery = self._deliveries[place]
             if part and size + delivery.size > MAX_BUNDLE_BYTES:
-                yield Bundle(part), members
+                yield Bundle(part, size), members
                 part, size = [], 0
             part.append(delivery)
             size += delivery.size
-        yield Bundle(part), members
+        yield Bundle(part, size), members
 
 
 class _Class:

@@ -13,14 +13,18 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
 
 from broker.core.errors import Close
 from broker.core.frames import (
+    BINARY,
+    FINAL,
     MAX_FRAGMENTS,
     MAX_REASON_BYTES,
     PING,
+    TEXT,
+    Breach,
     FrameScanner,
     close_frame,
+    frame,
     is_close,
-    json_frame,
-    text_frame,
+    json_text,
 )
 
 LIMIT = 300
@@ -44,6 +48,10 @@ def parsed(frame: bytes) -> list[tuple[Opcode, Any]]:
     return found
 
 
+def text_frame(payload: bytes) -> bytes:
+    return frame(FINAL | TEXT, payload)
+
+
 def from_client(opcode: int, payload: bytes = b"", *, final: bool = True, length: int | None = None) -> bytes:
     """A frame as a client sends it, masked with zeros; `length`: what its head says."""
     said = len(payload) if length is None else length
@@ -54,13 +62,18 @@ def from_client(opcode: int, payload: bytes = b"", *, final: bool = True, length
     return bytes([opcode | (0x80 if final else 0)]) + extended + bytes(4) + payload
 
 
-def in_whole(stream: bytes) -> Verdict:
-    return FrameScanner(LIMIT).feed(stream)
-
-
 def in_parts(parts: list[bytes]) -> Verdict:
     scanner = FrameScanner(LIMIT)
-    return next((verdict for part in parts if (verdict := scanner.feed(part)) is not None), None)
+    try:
+        for part in parts:
+            scanner.feed(part)
+    except Breach as breach:
+        return breach.code, breach.reason
+    return None
+
+
+def in_whole(stream: bytes) -> Verdict:
+    return in_parts([stream])
 
 
 frames = st.builds(
@@ -73,8 +86,9 @@ streams = st.lists(frames | st.binary(max_size=3), max_size=8).map(b"".join)
 
 
 @given(st.text() | st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536, 70_000]).map(lambda size: "x" * size))
-def test_a_text_frame_is_read_by_another_library(text: str) -> None:
+def test_a_frame_is_read_by_another_library(text: str) -> None:
     assert parsed(text_frame(text.encode())) == [(Opcode.TEXT, text)]
+    assert parsed(frame(FINAL | BINARY, text.encode())) == [(Opcode.BINARY, text.encode())]
 
 
 def test_frames_can_stand_one_after_the_other() -> None:
@@ -88,14 +102,14 @@ def test_frames_can_stand_one_after_the_other() -> None:
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.none()))
-def test_a_json_frame_holds_the_value(value: dict[str, Any]) -> None:
-    [(opcode, text)] = parsed(json_frame(value))
+def test_a_json_text_holds_the_value(value: dict[str, Any]) -> None:
+    [(opcode, text)] = parsed(text_frame(json_text(value)))
     assert opcode is Opcode.TEXT
     assert json.loads(text) == value
 
 
-def test_a_json_frame_is_utf8_whatever_it_holds() -> None:
-    assert parsed(json_frame({"a": "é\ud800"})) == [(Opcode.TEXT, '{"a":"é?"}')]
+def test_a_json_text_is_utf8_whatever_it_holds() -> None:
+    assert parsed(text_frame(json_text({"a": "é\ud800"}))) == [(Opcode.TEXT, '{"a":"é?"}')]
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 3000, 4008, 4999])
@@ -168,6 +182,5 @@ def test_a_message_too_big_is_known_by_its_head() -> None:
 
 @pytest.mark.parametrize("violation", [b"\x81\x01x", b"\xc1\x80\x00\x00\x00\x00"], ids=["unmasked", "reserved bit"])
 def test_what_no_client_may_send_is_left_to_the_library(violation: bytes) -> None:
-    scanner = FrameScanner(LIMIT)
-    assert scanner.feed(violation) is None
-    assert scanner.feed(from_client(1, bytes(301))) is None
+    assert in_whole(violation) is None
+    assert in_parts([violation, from_client(1, bytes(301))]) is None

@@ -13,7 +13,8 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from broker.core.errors import Close
-from broker.core.frames import MAX_FRAGMENTS, PING, text_frame
+from broker.core.forms import PLAIN
+from broker.core.frames import MAX_FRAGMENTS, PING
 from broker.core.http import Headers, Request
 from broker.core.ports import Identity
 from broker.edge.http import BadRequest
@@ -420,7 +421,7 @@ async def test_nothing_follows_a_close_frame() -> None:
     async with conversing(party) as talk:
         await talk.say(closing(1000), client_frame(TEXT, command()), client_frame(PING_OPCODE))
         assert await talk.close_code() == 1000
-        party.outbox.answer(text_frame(b"late"))
+        party.outbox.answer(PLAIN.frame(b"late"))
         party.outbox.control(PING)
         party.close(Close.INTERNAL_ERROR)
         assert await read_to_end(talk.client) == b""
@@ -430,7 +431,7 @@ async def test_what_waits_goes_out_before_a_farewell() -> None:
     party = connection()
     async with conversing(party) as talk:
         await wait_all_tasks_blocked()
-        party.outbox.answer(text_frame(b"last words"))
+        party.outbox.answer(PLAIN.frame(b"last words"))
         party.close(Close.GOING_AWAY)
         assert await talk.hear() == (TEXT, b"last words")
         assert await talk.close_code() == 1001
@@ -440,7 +441,7 @@ async def test_what_waits_goes_out_before_a_farewell() -> None:
 async def test_a_writer_that_is_stuck_ends_the_conversation(autojump_clock: MockClock) -> None:
     party = connection()
     async with conversing(party, lambda stream: Stuck(stream, room=1)) as talk:
-        party.outbox.answer(text_frame(b"nobody reads this"))
+        party.outbox.answer(PLAIN.frame(b"nobody reads this"))
     assert talk.ending is not None
     assert talk.ending[0] == Close.TOO_SLOW
     assert party.outbox.broken
