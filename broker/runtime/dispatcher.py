@@ -49,6 +49,7 @@ class Dispatcher:
         self._registry = registry
         self._offered = 0
         self._faults: Counter[str] = Counter()  # by their text, which names paths and kinds, so there are few
+        self._failing: Counter[str] = Counter()  # by what the log says since it last took something
         self.visibility = Visibility(policy)
         # Whoever holds it knows that every event is either given out, up to `position`, or not at all.
         self.between_turns = trio.Lock()
@@ -98,7 +99,7 @@ class Dispatcher:
         try:
             taken = await self._log.append(events)
         except BrokerError as error:
-            logger.exception("log.failed")
+            self._tell_failing(error)
             for batch in batches:
                 batch.failed(error)
             return []
@@ -107,6 +108,7 @@ class Dispatcher:
             for batch in batches:
                 batch.failed(LogUnavailable("the log failed; see the broker's own log"))
             return []
+        self._failing.clear()
         ids = [entry if isinstance(entry, str) else entry.id for entry in taken]
         begin = 0
         for batch in batches:
@@ -157,6 +159,13 @@ class Dispatcher:
             self.visibility.forget(held["next_offset"] - held["events"])
             self._log.learn(self.visibility.learned(records[-1].offset))
 
+    def _tell_failing(self, error: BrokerError) -> None:
+        # A full disk fails every append until there is room; our own log is told at 1, 10, 100, …
+        reason = str(error)
+        self._failing[reason] += 1
+        if _is_telling(self._failing[reason]):
+            logger.error("log.failed", extra={"reason": reason, "times": self._failing[reason]})
+
     def _failed(self, record: Record) -> None:
         logger.exception("event.failed", extra={"event_name": record.event.name})
         self.counters["failed"] += 1
@@ -165,7 +174,7 @@ class Dispatcher:
         self.counters["visibility_faults"] += len(faults)
         self._faults.update(faults)
         # A publisher that gets its payloads wrong does so for every event; the log is told at 1, 10, 100, …
-        telling = [fault for fault in faults if str(self._faults[fault]).rstrip("0") == "1"]
+        telling = [fault for fault in faults if _is_telling(self._faults[fault])]
         if telling:
             logger.warning("visibility.fault", extra={"event_name": record.event.name, "faults": telling})
 
@@ -205,6 +214,11 @@ class Dispatcher:
                 self.counters["deliveries"] += 1
             else:
                 self.counters[f"deliveries_{fate.value}"] += 1
+
+
+def _is_telling(times: int) -> bool:
+    """Whether it is 1, 10, 100, …"""
+    return str(times).rstrip("0") == "1"
 
 
 async def _acquire(lock: trio.Lock) -> None:

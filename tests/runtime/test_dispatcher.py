@@ -312,6 +312,23 @@ async def test_a_log_that_works_again_is_used_again() -> None:
         assert seen(ada) == [("a", 2)]
 
 
+async def test_a_log_that_keeps_failing_is_told_of_now_and_then_until_it_works_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = FailingLog(LogUnavailable("no room"))
+    async with house(log=log) as home:
+        for _ in range(11):
+            with pytest.raises(LogUnavailable):
+                await home.publish(("a", 1))
+        assert [vars(entry)["times"] for entry in caplog.records if entry.message == "log.failed"] == [1, 10]
+        log.error = None
+        await home.publish(("a", 2))
+        log.error = LogUnavailable("no room")
+        with pytest.raises(LogUnavailable):
+            await home.publish(("a", 1))
+    assert [vars(entry)["times"] for entry in caplog.records if entry.message == "log.failed"] == [1, 10, 1]
+
+
 class FaultyPolicy(Policy):
     """A policy with a fault of ours: it fails for some events."""
 
