@@ -1,11 +1,9 @@
 // A client of the event broker, for browsers and for Node 20 or later; `client.d.ts` says how it is used.
 //
-// Theory. A subscription outlives connections, so the client keeps its position in the broker's log: the id of the last
-// event that came, or the place that the broker named last. A connection begins with the patterns that have begun
-// already and a `resume` from the position. Events that slip in between have no id and are passed over: they come again
-// in their place. When the `resume` is answered the connection is live, and takes new patterns and commands. Behind new
-// patterns, and now and then, the position is asked for anew, so that a later `resume` begins no earlier than it has
-// to. If the log no longer reaches back there, a `gap` is told.
+// Theory. The client keeps its position in the broker's log: the id of the last event, or the place that the broker named
+// last. A connection begins with the patterns that have begun already and a `resume` from there. Events in between have no
+// id and are passed over, since they come again. When the `resume` is answered the connection is live. Behind new patterns,
+// and now and then, the position is asked for anew.
 
 const LOST = 1006; // the close code of an end without one
 const EXPIRED = 4003;
