@@ -110,6 +110,19 @@ class Wire(trio.abc.Stream):
     socket is closed by whoever opened it, when the last frame has gone.
     """
 
+    __slots__ = (
+        "_connected",
+        "_early",
+        "_ended",
+        "_opening",
+        "_party",
+        "_scanner",
+        "_stream",
+        "_unpacker",
+        "breach",
+        "max_message_size",
+    )
+
     def __init__(self, stream: trio.abc.Stream, handshake: Handshake, max_message_size: int) -> None:
         self._stream = stream
         self._opening: bytes | None = handshake.canonical()
@@ -142,16 +155,18 @@ class Wire(trio.abc.Stream):
             return opening
         # The library loses what it reads before it has answered the handshake, and a client may send that early.
         await self._connected.wait()
-        try:
-            if self._unpacker is None:
-                data = await self._hear(max_bytes)
-            else:
-                data = await self._unpack(self._unpacker, max_bytes)
-            self._scanner.feed(data)
-        except Breach as breach:
-            self.breach = breach
-            self._ended = True
-            return b""
+        early, self._early = self._early, b""
+        data = self._watch(early)
+        if data or self._ended:
+            await trio.lowlevel.checkpoint()
+        # In this one coroutine, since every idle connection has it.
+        while not data and not self._ended:
+            heard = bytes(await self._stream.receive_some(max_bytes))
+            if self._party is not None:
+                self._party.heard()
+            if not heard:
+                break
+            data = self._watch(heard)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -175,24 +190,18 @@ class Wire(trio.abc.Stream):
         self._ended = True
         await trio.lowlevel.checkpoint()
 
-    async def _unpack(self, unpacker: Unpacker, max_bytes: int | None) -> bytes:
-        data = unpacker.take()
-        if data:
-            await trio.lowlevel.checkpoint()
-        while not data and (heard := await self._hear(max_bytes)):
-            unpacker.feed(heard)
-            data = unpacker.take()
-        return data
-
-    async def _hear(self, max_bytes: int | None) -> bytes:
-        if self._early:
-            await trio.lowlevel.checkpoint()
-            data, self._early = self._early, b""
-        else:
-            data = bytes(await self._stream.receive_some(max_bytes))
-        if self._party is not None:
-            self._party.heard()
-        return data
+    def _watch(self, heard: bytes) -> bytes:
+        """What the library may see of what has come; nothing: more is needed, or this was the end."""
+        try:
+            if self._unpacker is not None:
+                self._unpacker.feed(heard)
+                heard = self._unpacker.take()
+            self._scanner.feed(heard)
+        except Breach as breach:
+            self.breach = breach
+            self._ended = True
+            return b""
+        return heard
 
 
 async def converse(handshake: Handshake, party: Party, max_message_size: int, stream: trio.abc.Stream) -> Ending:
