@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.load.crowd import connected
-from benchmarks.load.dialects import Subscriber, command
+from benchmarks.load.dialects import command
 from benchmarks.load.frames import client_frame, next_frame
 from benchmarks.load.messages import Plan
+from benchmarks.load.opening import more, subscribed
 from benchmarks.load.payload import payload
 from benchmarks.load.publishers import Publisher
 from benchmarks.load.session import Outcome, Session
@@ -46,7 +47,9 @@ def resuming(scale: Scale = SCALE, missed: int = MISSED) -> Report:
             _, place = _resumed(server, None)
             _publish(server.publisher(), missed)
             frames, _ = _resumed(server, place)
-            storm = Storm(server.port, [_opening(each, place) for each in server.subscribers(connections)], frames)
+            storm = Storm(
+                server.port, [each.handshake() + _resume(place) for each in server.subscribers(connections)], frames
+            )
             quiet: list[Outcome] = []
             stormy: list[Outcome] = []
             seconds: list[float] = []
@@ -73,25 +76,22 @@ def _stayed(server: Running, number: int) -> Iterator[Session]:
         yield Session(server.pid, crowd, server.publisher, lambda _: NAME)
 
 
-def _opening(subscriber: Subscriber, place: str | None) -> bytes:
-    """All that a client says that comes back."""
+def _resume(place: str | None) -> bytes:
+    """All that a client says that comes back, but for its handshake."""
     subscribe = client_frame(json.dumps({"event": "subscribe", "data": _MISSED_NAME}).encode())
-    return subscriber.handshake() + subscribe + command("resume", place, 1)
+    return subscribe + command("resume", place, 1)
 
 
 def _resumed(server: Running, place: str | None) -> tuple[bytes, str]:
     """What one client gets that comes back from there, as frames; and where it is then."""
     (subscriber,) = server.subscribers(1)
-    with closing(socket.create_connection(("127.0.0.1", server.port))) as connection:
-        connection.sendall(_opening(subscriber, place))
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += connection.recv(65_536)
-        _, _, data = data.partition(b"\r\n\r\n")
+    connection, data, _ = subscribed(server.port, replace(subscriber, steps=()))
+    with closing(connection):
+        connection.sendall(_resume(place))
         at = 0
         while True:
             while (frame := next_frame(data, at)) is None:
-                data += connection.recv(65_536)
+                data += more(connection)
             _, begin, end = frame
             if data.startswith(b'{"reply"', begin):
                 return data[:at], json.loads(data[begin:end])["data"]["id"]

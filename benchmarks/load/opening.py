@@ -28,7 +28,7 @@ def subscribed(port: int, subscriber: Subscriber) -> tuple[socket.socket, bytes,
     connection.sendall(subscriber.handshake())
     data = b""
     while b"\r\n\r\n" not in data:
-        data += _more(connection)
+        data += more(connection)
     head, _, data = data.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 101"):
         raise Refused(head.decode(errors="replace"))
@@ -44,13 +44,17 @@ def subscribed(port: int, subscriber: Subscriber) -> tuple[socket.socket, bytes,
 def _one_frame(connection: socket.socket, data: bytes, inflater: Inflater) -> tuple[bytes, bytes]:
     """The content of the next frame, and what has come after it."""
     while (frame := next_frame(data, 0)) is None:
-        data += _more(connection)
+        data += more(connection)
     _, begin, end = frame
     content = data[begin:end]
     return inflater.inflate(content) if data[0] & COMPRESSED else content, data[end:]
 
 
-def _more(connection: socket.socket) -> bytes:
+def more(connection: socket.socket) -> bytes:
+    """What comes next.
+
+    Raises Refused where nothing will.
+    """
     data = connection.recv(65_536)
     if not data:
         raise Refused("the server ended the connection")

@@ -29,7 +29,7 @@ from broker.client.errors import (
     no_answer_within,
 )
 from broker.client.options import Change, Connected, Listeners, Lost, Options
-from broker.client.retrying import Backoff, Verdict, judge
+from broker.client.retrying import Verdict, judge, new_backoff
 from broker.client.session import Action, Answered, Broken, Deliver, Failed, Gap, Live, Session, Started
 from broker.client.socket import Socket, open_socket
 from broker.client.subscription import Inbox
@@ -175,7 +175,7 @@ class Link:
                 self.block.cancel()
 
     async def _stay_connected(self) -> None:
-        backoff = Backoff()
+        backoff = new_backoff()
         while True:
             error = await self._connection()
             verdict = judge(error, renewable=self._tokens.renewable)

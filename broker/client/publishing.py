@@ -20,7 +20,7 @@ import trio
 from broker.client.address import Address, parse_address
 from broker.client.errors import ClientClosed, PublishFailed
 from broker.client.options import Options, with_tls
-from broker.client.retrying import Backoff, may_pass
+from broker.client.retrying import may_pass, new_backoff
 from broker.client.tokens import Token, Tokens
 from broker.core.event import check_id, check_name
 
@@ -92,7 +92,7 @@ class Publisher:
         body = json.dumps({"event": name, "data": data, "id": event_id}, allow_nan=False).encode()
         answer = _Answer(0, "there was no time")
         with trio.move_on_after(timeout):
-            backoff = Backoff()
+            backoff = new_backoff()
             while True:
                 answer = await self._try(body)
                 if not (answer.status == 0 or may_pass(answer.status)):

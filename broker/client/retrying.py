@@ -7,10 +7,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from broker.client.errors import CommandFailed, Disconnected, NotConnected, Refused, TokenUnavailable
+from broker.core.backoff import Backoff
 from broker.core.errors import Close
-
-FIRST_PAUSE = 0.25  # seconds; it doubles with each failure
-LONGEST_PAUSE = 10.0  # and this is how long a connection must have stood for it to be the first again
 
 # Sending the same again would end in the same way.
 _FATAL = frozenset(
@@ -57,19 +55,6 @@ def may_pass(status: int) -> bool:
     return status >= 500 or status in _PASSING
 
 
-class Backoff:
-    """Pauses that double up to a limit. Each is cut to a random share, so that a crowd does not come back at once.
-
-    jitter: gives the share, from 0 to 1.
-    """
-
-    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
-        self._jitter = jitter
-        self._pause = FIRST_PAUSE
-
-    def next_pause(self, stood: float = 0.0) -> float:
-        """Seconds to wait now, after a connection that stood for so long."""
-        if stood >= LONGEST_PAUSE:
-            self._pause = FIRST_PAUSE
-        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        return pause * self._jitter()
+def new_backoff(jitter: Callable[[], float] = random.random) -> Backoff:
+    """Pauses for one connection or request. jitter: see `Backoff`."""
+    return Backoff(jitter)

@@ -21,6 +21,7 @@ import trio
 from broker.core.errors import LogGap, LogUnavailable
 from broker.core.event import Event, Record
 from broker.core.relations import Learned
+from broker.core.telling import is_telling
 from broker.edge import sqlite_facts, sqlite_segments
 from broker.edge.positions import KEY_BYTES, Opening, Positions, opening
 from broker.edge.recent import RECENT_BYTES, Recent
@@ -189,7 +190,7 @@ class SqliteLog:
         except LogUnavailable as error:
             # Who reads is told, but that is a client far away. Of many who come by, the log is told at 1, 10, 100, …
             self._unreadable += 1
-            if str(self._unreadable).rstrip("0") == "1":
+            if is_telling(self._unreadable):
                 logger.error("log.unreadable", extra={"reason": str(error), "so_far": self._unreadable})  # noqa: TRY400
             raise
 

@@ -19,6 +19,7 @@ from broker.core.event import Record
 from broker.core.forms import PLAIN
 from broker.core.policy import Policy
 from broker.core.ports import Log
+from broker.core.telling import is_telling
 from broker.core.visibility import Visibility
 from broker.runtime.connection import Connection
 from broker.runtime.ingest import Batch, EndOfIngest, Ingest
@@ -163,7 +164,7 @@ class Dispatcher:
         # A full disk fails every append until there is room; our own log is told at 1, 10, 100, …
         reason = str(error)
         self._failing[reason] += 1
-        if _is_telling(self._failing[reason]):
+        if is_telling(self._failing[reason]):
             logger.error("log.failed", extra={"reason": reason, "times": self._failing[reason]})
 
     def _failed(self, record: Record) -> None:
@@ -174,7 +175,7 @@ class Dispatcher:
         self.counters["visibility_faults"] += len(faults)
         self._faults.update(faults)
         # A publisher that gets its payloads wrong does so for every event; the log is told at 1, 10, 100, …
-        telling = [fault for fault in faults if _is_telling(self._faults[fault])]
+        telling = [fault for fault in faults if is_telling(self._faults[fault])]
         if telling:
             logger.warning("visibility.fault", extra={"event_name": record.event.name, "faults": telling})
 
@@ -214,11 +215,6 @@ class Dispatcher:
                 self.counters["deliveries"] += 1
             else:
                 self.counters[f"deliveries_{fate.value}"] += 1
-
-
-def _is_telling(times: int) -> bool:
-    """Whether it is 1, 10, 100, …"""
-    return str(times).rstrip("0") == "1"
 
 
 async def _acquire(lock: trio.Lock) -> None:

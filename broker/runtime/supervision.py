@@ -13,13 +13,12 @@ from enum import Enum
 
 import trio
 
+from broker.core.backoff import Backoff
 from broker.core.errors import BrokerError
 from broker.core.ports import Connector, Publisher
+from broker.core.telling import is_telling
 
 logger = logging.getLogger(__name__)
-
-FIRST_PAUSE = 0.25  # seconds; it doubles with each failure
-LONGEST_PAUSE = 10.0  # and this is how long a source must have run well for it to be the first again
 
 
 class State(Enum):
@@ -48,13 +47,11 @@ class Supervisor:
 
     async def run(self, publisher: Publisher) -> None:
         """Run the connector until it says that it is at its end."""
-        pause = FIRST_PAUSE
+        backoff = Backoff(self._jitter)
         while not await self._run_once(publisher):
-            if self.state is State.RUNNING and trio.current_time() - self._running_since >= LONGEST_PAUSE:
-                pause = FIRST_PAUSE
+            ran_well = trio.current_time() - self._running_since if self.state is State.RUNNING else 0.0
             self.state = State.WAITING
-            await trio.sleep(pause * self._jitter())
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await trio.sleep(backoff.next_pause(ran_well))
             self.state = State.STARTING
 
     async def _run_once(self, publisher: Publisher) -> bool:
@@ -75,7 +72,7 @@ class Supervisor:
         # The same reason every few seconds, perhaps for days, is told at 1, 10, 100, …
         self._same_reason = self._same_reason + 1 if reason == self._reason else 1
         self._reason = reason
-        if str(self._same_reason).rstrip("0") == "1":
+        if is_telling(self._same_reason):
             told = {"connector": self.connector.name, "reason": reason, "times": self._same_reason}
             logger.warning("connector.unavailable", extra=told)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from broker.core.errors import PublisherError, Stopping
 from broker.core.event import Event
 from broker.core.ports import Publisher
+from broker.core.telling import is_telling
 from connectors.amqp.channel import Channel
 from connectors.amqp.codec import Delivery
 from connectors.amqp.connection import open_connection
@@ -115,7 +116,7 @@ class AmqpSource:
         counter = f"refused_{reason_of(error)}"
         self.counters[counter] += 1
         # Who publishes one bad message publishes many; the log is told at 1, 10, 100, …
-        if str(self.counters[counter]).rstrip("0") == "1":
+        if is_telling(self.counters[counter]):
             routing_key = delivery.routing_key.decode(errors="replace")
             told = {"connector": self.name, "routing_key": routing_key, "reason": str(error)}
             logger.warning("amqp.refused", extra={**told, "so_far": self.counters[counter]})

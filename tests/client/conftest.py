@@ -12,5 +12,5 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
     """Whoever connects, connects to this."""
     broker = FakeBroker()
     monkeypatch.setattr("broker.client.socket.open_stream", broker.open_stream)
-    monkeypatch.setattr("broker.client.retrying.Backoff.__init__.__defaults__", (lambda: 1.0,))
+    monkeypatch.setattr("broker.client.retrying.new_backoff.__defaults__", (lambda: 1.0,))
     return broker

@@ -12,8 +12,9 @@ import pytest
 import broker.client
 from broker.client import Disconnected, Options, Refused
 from broker.client.link import TIDY_SECONDS
-from broker.client.retrying import FIRST_PAUSE, LONGEST_PAUSE, Verdict, judge, may_pass
+from broker.client.retrying import Verdict, judge, may_pass
 from broker.client.socket import SILENCE
+from broker.core.backoff import FIRST_PAUSE, LONGEST_PAUSE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
 PYTHON = PAGE.partition("## Python")[2].partition("## JavaScript")[0]

@@ -66,7 +66,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Webhook:
     webhook = Webhook()
     client = partial(httpx.AsyncClient, transport=httpx.MockTransport(webhook))
     monkeypatch.setattr("broker.client.publishing.httpx.AsyncClient", client)
-    monkeypatch.setattr("broker.client.retrying.Backoff.__init__.__defaults__", (lambda: 1.0,))
+    monkeypatch.setattr("broker.client.retrying.new_backoff.__defaults__", (lambda: 1.0,))
     return webhook
 
 

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from broker.core.delivery import Bundle, Delivery, Joined
 from broker.core.errors import BadName
 from broker.core.event import Event, Record, check_name
 from broker.core.forms import IDENTIFIED, PLAIN, SERVER_SENT, DeflatedForm, Form
+from tests.core.parsing import parsed
 
 FORMS: list[Form] = [PLAIN, IDENTIFIED, SERVER_SENT, DeflatedForm(100)]
-
-
-def parsed(frame: bytes) -> list[tuple[Opcode, Any]]:
-    """The frames, read as a client of wsproto reads them; the parts of one message are put together."""
-    protocol = FrameProtocol(client=True, extensions=[])
-    protocol.receive_bytes(frame)
-    found: list[tuple[Opcode, Any]] = []
-    so_far: Any = None
-    for part in protocol.received_frames():
-        so_far = part.payload if so_far is None else so_far + part.payload
-        if part.message_finished:
-            found.append((part.opcode, so_far))
-            so_far = None
-    return found
 
 
 def test_an_event_has_the_bytes_of_its_publisher() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
+from wsproto.frame_protocol import CloseReason, Opcode
 
 from broker.core.errors import Close
 from broker.core.frames import (
@@ -26,26 +26,13 @@ from broker.core.frames import (
     is_close,
     json_text,
 )
+from tests.core.parsing import parsed
 
 LIMIT = 300
 TOO_BIG = (Close.MESSAGE_TOO_BIG, "a message has at most 300 bytes")
 TOO_MANY = (Close.POLICY_VIOLATION, "a message has at most 1024 fragments")
 
 Verdict = tuple[Close, str] | None
-
-
-def parsed(frame: bytes) -> list[tuple[Opcode, Any]]:
-    """The frames, read as a client of wsproto reads them; the parts of one message are put together."""
-    protocol = FrameProtocol(client=True, extensions=[])
-    protocol.receive_bytes(frame)
-    found: list[tuple[Opcode, Any]] = []
-    so_far: Any = None
-    for part in protocol.received_frames():
-        so_far = part.payload if so_far is None else so_far + part.payload
-        if part.message_finished:
-            found.append((part.opcode, so_far))
-            so_far = None
-    return found
 
 
 def text_frame(payload: bytes) -> bytes:

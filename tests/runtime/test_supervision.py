@@ -11,10 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from broker.core.backoff import FIRST_PAUSE, LONGEST_PAUSE
 from broker.core.errors import LogUnavailable
 from broker.core.event import Event
 from broker.core.ports import Publisher
-from broker.runtime.supervision import FIRST_PAUSE, LONGEST_PAUSE, State, Supervisor
+from broker.runtime.supervision import State, Supervisor
 
 AWAY = LogUnavailable("there is nobody")
 

@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
 
 from tests.system.client import connected
+from tests.system.floods import QUEUE, config, deaf_websocket
 from tests.system.harness import Broker, Brokers, unique
-from tests.system.raw import CLOSE, PING, PONG, TEXT, Raw, dial, frame, raw_websocket, upgrade
+from tests.system.raw import CLOSE, PING, PONG, TEXT, dial, frame, raw_websocket, upgrade
 
 pytestmark = pytest.mark.system
-
-LARGE = "x" * 20_000
-QUEUE = 8
-
-
-@asynccontextmanager
-async def one_who_does_not_read(broker: Broker) -> AsyncIterator[Raw]:
-    """A subscriber to `flood.**` whose socket is full: from now on events wait in the queue."""
-    async with raw_websocket(broker, "mallory", "flood.**", receive_buffer=4096) as raw:
-        overflown = ("overflowed", "dropped_oldest", "dropped_newest", "replaced")
-        while not any(broker.metric(f"broker_deliveries_{fate}_total") for fate in overflown):
-            for _ in range(QUEUE):
-                broker.publish("flood.fill", LARGE)
-        yield raw
-
-
-async def numbers(raw: Raw, last: str) -> list[tuple[str, int]]:
-    """Names and numbers of what comes, without what filled the socket, up to an event called `last`."""
-    received = []
-    while (event := json.loads(await raw.text()))["event"] != last:
-        if event["event"] != "flood.fill":
-            received.append((event["event"], event["data"]))
-    return received
-
-
-def config(overflow: str) -> str:
-    return f'[websocket]\nqueue_size = {QUEUE}\noverflow = "{overflow}"\n'
 
 
 async def test_a_full_queue_disconnects_with_4008(brokers: Brokers) -> None:
     broker = brokers.start(config("disconnect"))
-    async with one_who_does_not_read(broker) as raw:
+    async with deaf_websocket(broker) as raw:
         broker.publish("flood.late", 1)
         code, texts = await raw.until_close()
         assert code == 4008
@@ -53,47 +25,11 @@ async def test_a_full_queue_disconnects_with_4008(brokers: Brokers) -> None:
     assert broker.wait_logged("connection.closed")["code"] == 4008
 
 
-async def test_a_full_queue_drops_the_oldest(brokers: Brokers) -> None:
-    broker = brokers.start(config("drop_oldest"))
-    async with one_who_does_not_read(broker) as raw:
-        for number in range(20):
-            broker.publish("flood.number", number)
-        broker.publish("flood.end")
-        assert await numbers(raw, "flood.end") == [("flood.number", number) for number in range(20 - QUEUE + 1, 20)]
-
-
-async def test_a_full_queue_drops_the_newest(brokers: Brokers) -> None:
-    broker = brokers.start(config("drop_newest"))
-    async with one_who_does_not_read(broker) as raw:
-        for number in range(20):
-            broker.publish("flood.number", number)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(publish_until_it_is_delivered, broker, "flood.end")
-            assert await numbers(raw, "flood.end") == []
-
-
-async def publish_until_it_is_delivered(broker: Broker, name: str) -> None:
-    delivered = broker.metric("broker_deliveries_total")
-    while broker.metric("broker_deliveries_total") == delivered:
-        await trio.to_thread.run_sync(broker.publish, name)
-
-
-async def test_of_each_event_only_the_newest_waits(brokers: Brokers) -> None:
-    broker = brokers.start(config("latest"))
-    async with one_who_does_not_read(broker) as raw:
-        for number in range(20):
-            for name in ("flood.a", "flood.b", "flood.c"):
-                broker.publish(name, number)
-        broker.publish("flood.a", 20)
-        broker.publish("flood.end")
-        assert await numbers(raw, "flood.end") == [("flood.b", 19), ("flood.c", 19), ("flood.a", 20)]
-
-
 async def test_more_different_events_than_the_queue_holds_disconnect_where_only_the_newest_waits(
     brokers: Brokers,
 ) -> None:
     broker = brokers.start(config("latest"))
-    async with one_who_does_not_read(broker) as raw:
+    async with deaf_websocket(broker) as raw:
         for number in range(QUEUE + 1):
             broker.publish(f"flood.{number}", number)
         assert (await raw.until_close())[0] == 4008
@@ -101,7 +37,7 @@ async def test_more_different_events_than_the_queue_holds_disconnect_where_only_
 
 async def test_a_queue_is_bounded_in_bytes_as_well(brokers: Brokers) -> None:
     broker = brokers.start("[websocket]\nqueue_size = 100000\nqueue_bytes = 100000\n")
-    async with one_who_does_not_read(broker) as raw:
+    async with deaf_websocket(broker) as raw:
         assert (await raw.until_close())[0] == 4008
 
 

@@ -5,45 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
 
 from tests.system.client import connected, steady_flow
 from tests.system.event_source import EventSource, Message, ask, dialled, hearing, listening, request
+from tests.system.floods import LARGE, QUEUE, config
 from tests.system.harness import Broker, Brokers, eventually, unique
 from tests.system.raw import dial, upgrade
 
 pytestmark = pytest.mark.system
-
-LARGE = "x" * 20_000
-QUEUE = 8
-FATES = ("overflowed", "dropped_oldest", "dropped_newest", "replaced")
-
-
-def config(overflow: str) -> str:
-    return f'[websocket]\nqueue_size = {QUEUE}\noverflow = "{overflow}"\n'
-
-
-@asynccontextmanager
-async def one_who_does_not_read(broker: Broker) -> AsyncIterator[EventSource]:
-    """A stream of `flood.**` whose socket is full: from now on events wait in the queue, or do not even that."""
-    async with hearing(broker, "mallory", "flood.**", receive_buffer=4096) as source:
-        while not any(broker.metric(f"broker_deliveries_{fate}_total") for fate in FATES):
-            for _ in range(QUEUE):
-                broker.publish("flood.fill", LARGE)
-        yield source
-
-
-async def numbers(source: EventSource, last: str) -> list[tuple[str, int]]:
-    """Names and numbers of what comes, without what filled the socket, up to an event called `last`."""
-    received = []
-    while (event := (await source.message()).json)["event"] != last:
-        if event["event"] != "flood.fill":
-            received.append((event["event"], event["data"]))
-    return received
 
 
 # --- Full queues -----------------------------------------------------------------------------------------------------
@@ -73,42 +46,6 @@ async def test_who_is_too_slow_is_told_so_and_comes_back_without_a_loss_as_slowl
         again = await source.messages(total + 2 * QUEUE - 1)
         assert [message.json["data"][0] for message in again] == list(range(1, total + 2 * QUEUE))
     assert broker.metric("broker_deliveries_overflowed_total") == overflowed
-
-
-async def test_a_full_queue_drops_the_oldest(brokers: Brokers) -> None:
-    broker = brokers.start(config("drop_oldest"))
-    async with one_who_does_not_read(broker) as source:
-        for number in range(20):
-            broker.publish("flood.number", number)
-        broker.publish("flood.end")
-        assert await numbers(source, "flood.end") == [("flood.number", number) for number in range(20 - QUEUE + 1, 20)]
-
-
-async def test_a_full_queue_drops_the_newest(brokers: Brokers) -> None:
-    broker = brokers.start(config("drop_newest"))
-    async with one_who_does_not_read(broker) as source:
-        for number in range(20):
-            broker.publish("flood.number", number)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(publish_until_it_is_delivered, broker, "flood.end")
-            assert await numbers(source, "flood.end") == []
-
-
-async def publish_until_it_is_delivered(broker: Broker, name: str) -> None:
-    delivered = broker.metric("broker_deliveries_total")
-    while broker.metric("broker_deliveries_total") == delivered:
-        await trio.to_thread.run_sync(broker.publish, name)
-
-
-async def test_of_each_event_only_the_newest_waits(brokers: Brokers) -> None:
-    broker = brokers.start(config("latest"))
-    async with one_who_does_not_read(broker) as source:
-        for number in range(20):
-            for name in ("flood.a", "flood.b", "flood.c"):
-                broker.publish(name, number)
-        broker.publish("flood.a", 20)
-        broker.publish("flood.end")
-        assert await numbers(source, "flood.end") == [("flood.b", 19), ("flood.c", 19), ("flood.a", 20)]
 
 
 # --- Signs of life ---------------------------------------------------------------------------------------------------
