@@ -35,7 +35,7 @@ format: $(VENV)/.ready
 bench: $(VENV)/.ready  ## Print the benchmarks, as ratios side by side
 	$(BIN)/python -m benchmarks
 
-example: $(VENV)/.ready  ## make example NAME=game_platform
+example: $(VENV)/.ready  ## make example NAME=chat, or another one in examples/
 	$(BIN)/python -m examples.$(NAME)
 
 # pip checks the lock's hashes; the project itself is installed without looking for anything else.

@@ -1,3 +1,54 @@
-"""An event broker: events come in, and each connection receives those that match and that its user may see."""
+"""An event broker: events come in, and each connection receives those that match and that its user may see.
+
+What applications import is here, loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from broker.core.errors import ClientError
+    from broker.core.http import Request
+    from broker.handlers.admitting import Accepted
+    from broker.handlers.connection import Connection
+    from broker.handlers.declaring import Channel, Handlers
+    from broker.handlers.errors import Refused
+    from broker.handlers.hooks import Received, Sent, log_error, log_received
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Accepted",
+    "Channel",
+    "ClientError",
+    "Connection",
+    "Handlers",
+    "Received",
+    "Refused",
+    "Request",
+    "Sent",
+    "log_error",
+    "log_received",
+]
+
+_HOMES = {
+    "Accepted": "broker.handlers.admitting",
+    "Channel": "broker.handlers.declaring",
+    "ClientError": "broker.core.errors",
+    "Connection": "broker.handlers.connection",
+    "Handlers": "broker.handlers.declaring",
+    "Received": "broker.handlers.hooks",
+    "Refused": "broker.handlers.errors",
+    "Request": "broker.core.http",
+    "Sent": "broker.handlers.hooks",
+    "log_error": "broker.handlers.hooks",
+    "log_received": "broker.handlers.hooks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -21,6 +21,7 @@ import trio
 from broker.config import Config, ServerConfig, WebSocketConfig
 from broker.core.errors import Close, FaultyFile, LogUnavailable, OperatorError
 from broker.core.health import health_routes
+from broker.core.heartbeat import Heartbeat
 from broker.core.http import Route
 from broker.core.policy import Policy
 from broker.core.policy_file import load_policy
@@ -29,13 +30,23 @@ from broker.edge.browser import browser_routes
 from broker.edge.front import Front, FrontSettings
 from broker.edge.listener import open_listeners
 from broker.edge.metrics import Metrics
-from broker.runtime.connection import Connection, ConnectionLimits, Services
+from broker.handlers.attendance import RELATION, Attendance, tell_application
+from broker.handlers.declaring import Handlers
+from broker.handlers.endpoints import build_endpoints
+from broker.handlers.hooks import DEFAULT
+from broker.handlers.house import House
+from broker.handlers.messages_api import MessagesApi
+from broker.runtime.calls import Calls
+from broker.runtime.connection import Connection
 from broker.runtime.dispatcher import Dispatcher
-from broker.runtime.heartbeat import Heartbeat
+from broker.runtime.heartbeat import keep_alive
 from broker.runtime.ingest import Ingest
 from broker.runtime.outbox import Overflow, QueueLimits
+from broker.runtime.presence import Presence
 from broker.runtime.registry import Registry
 from broker.runtime.resuming import Resuming
+from broker.runtime.rooms import Rooms
+from broker.runtime.services import ConnectionLimits, Endpoint, Services
 from broker.runtime.supervision import State, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -52,6 +63,7 @@ class Parts:
     log: Log
     connectors: Sequence[Connector] = ()
     receivers: Sequence[Receiver] = ()
+    handlers: Sequence[Handlers] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +96,23 @@ class Broker:
         self._resuming = Resuming(parts.log, self._dispatcher, self._registry)
         self._counters = Counter(policy_reloads=0, policy_reloads_failed=0)
         self._stopping = trio.Event()
-        routes = self._routes(parts.receivers)
-        services = Services(self._registry, parts.authenticator, self._resuming)
-        self._front = Front(_front_settings(config), services, routes)
+        self._calls = Calls()
+        self._handlers = parts.handlers
+        self._attendance = Attendance(self._ingest, config.presence.online, config.presence.offline)
+        self._presence = Presence(config.presence.grace, self._announce)
+        self._rooms: Rooms[Connection] = Rooms()
+        house = House(self._registry, self._rooms, self._presence, self._ingest, DEFAULT)
+        usual = Endpoint(_limits(config.websocket), config.websocket.subprotocols)
+        self._endpoints = build_endpoints(
+            parts.handlers, (config.websocket.path, usual), house, self._calls, config.handlers.timeout
+        )
+        self._adopt(parts.policy)
+        authenticate = config.auth.mode != "none"
+        api = MessagesApi(house, parts.authenticator, config.connectors.webhook.max_body, authenticate=authenticate)
+        services = Services(self._registry, parts.authenticator, self._resuming, self._presence)
+        self._front = Front(
+            _front_settings(config, self._endpoints), services, [*self._routes(parts.receivers), *api.routes()]
+        )
 
     async def run(self, started: Callable[[Address], None]) -> None:
         """Serve until SIGINT or SIGTERM; SIGHUP reads the policy anew. A second SIGINT or SIGTERM ends it at once.
@@ -105,13 +131,17 @@ class Broker:
                 async with trio.open_nursery() as watch:
                     await watch.start(self._resuming.run)
                     watch.start_soon(self._obey, signals, watch.cancel_scope)
-                    watch.start_soon(_heartbeat(self._config.websocket).run, self._registry)
+                    await watch.start(self._calls.run)
+                    watch.start_soon(
+                        keep_alive, self._registry, [each.limits.heartbeat for each in self._endpoints.values()]
+                    )
                     async with trio.open_nursery() as clients:
                         async with trio.open_nursery() as heart:
                             heart.start_soon(self._dispatcher.run, self._ingest)
                             async with trio.open_nursery() as sources:
                                 serve = partial(trio.serve_listeners, self._front.serve, listeners)
                                 sources.start_soon(partial(serve, handler_nursery=clients))
+                                sources.start_soon(self._presence.run)
                                 for source in self._sources:
                                     sources.start_soon(source.run, self._ingest)
                                 logger.info("broker.serving", extra={"url": address.url})
@@ -121,14 +151,17 @@ class Broker:
                                 sources.cancel_scope.cancel()
                             self._front.stop()
                             self._ingest.close()
-                        clients.cancel_scope.deadline = trio.current_time() + server.shutdown_grace
+                        deadline = clients.cancel_scope.deadline = trio.current_time() + server.shutdown_grace
                         self._bid_farewell()
+                    with trio.move_on_at(deadline):
+                        await self._calls.finish()
                     watch.cancel_scope.cancel()
         logger.info("broker.stopped")
 
     async def _recall(self) -> None:
         try:
             await self._dispatcher.recall()
+            self._presence.recall(self._dispatcher.visibility.facts.all_members(RELATION))
         except LogUnavailable as error:
             raise OperatorError(f"log.path: {error}") from error
 
@@ -138,6 +171,9 @@ class Broker:
         return {
             "connections": registry.connections,
             "subscriptions": registry.subscriptions,
+            "users_online": len(self._presence.online()),
+            "rooms": len(self._rooms),
+            "calls_waiting": self._calls.waiting(),
             "ingest_waiting_batches": self._ingest.waiting(),
             **{f"log_{name}": value for name, value in self._log.statistics().items()},
             **{f"relation_{name}": value for name, value in self._dispatcher.statistics().items()},
@@ -187,9 +223,17 @@ class Broker:
             self._counters["policy_reloads_failed"] += 1
             logger.error("policy.refused", extra={"file": str(file), "faults": list(map(str, error.faults))})  # noqa: TRY400
         else:
-            self._dispatcher.adopt(policy)
+            self._adopt(policy)
             self._counters["policy_reloads"] += 1
             logger.info("policy.reloaded", extra={"file": str(file), "rules": len(policy.rules)})
+
+    def _adopt(self, policy: Policy) -> None:
+        relation = self._attendance.relation
+        self._dispatcher.adopt(policy.with_relation(relation))
+
+    async def _announce(self, news: Mapping[str, bool]) -> None:
+        await self._attendance.publish(news)
+        tell_application(self._handlers, self._calls, news)
 
     def _bid_farewell(self) -> None:
         for connection in self._registry:
@@ -200,9 +244,14 @@ def _metric(source: Supervisor) -> str:
     return source.connector.name.replace("-", "_")
 
 
-def _front_settings(config: Config) -> FrontSettings:
-    websocket = config.websocket
+def _limits(websocket: WebSocketConfig) -> ConnectionLimits:
     queue = QueueLimits(websocket.queue_size, websocket.queue_bytes, Overflow(websocket.overflow))
+    heartbeat = Heartbeat(websocket.heartbeat, websocket.heartbeat_timeout)
+    return ConnectionLimits(websocket.max_subscriptions, websocket.commands_per_second, queue, heartbeat)
+
+
+def _front_settings(config: Config, endpoints: Mapping[str, Endpoint]) -> FrontSettings:
+    websocket = config.websocket
     return FrontSettings(
         websocket_path=websocket.path,
         subprotocols=websocket.subprotocols,
@@ -212,9 +261,6 @@ def _front_settings(config: Config) -> FrontSettings:
         compression_threshold=websocket.compression.threshold if websocket.compression.enabled else None,
         authenticate=config.auth.mode != "none",
         reject_unauthenticated=config.auth.on_failure == "reject",
-        limits=ConnectionLimits(websocket.max_subscriptions, websocket.commands_per_second, queue),
+        limits=endpoints[websocket.path].limits,
+        endpoints=endpoints,
     )
-
-
-def _heartbeat(websocket: WebSocketConfig) -> Heartbeat:
-    return Heartbeat(websocket.heartbeat, websocket.heartbeat_timeout)

@@ -20,6 +20,7 @@ from broker.app import Address
 from broker.config import Config, load_config
 from broker.edge.logging import configure_logging
 from cli.errors import USED_WRONGLY, refuse, reporting, tell
+from cli.reload import run_and_reload
 from cli.wiring import build_broker
 
 
@@ -34,6 +35,9 @@ def run(
         typer.Option(help="Write url, port and pid here, as JSON, when serving.", metavar="PATH", dir_okay=False),
     ] = None,
     welcome: Annotated[bool, typer.Option("--welcome", help="Say how to try it.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="In development: start anew when a module, the policy or FILE changes.")
+    ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. SIGHUP reads the policy anew; a second Ctrl-C ends it at once.
 
@@ -44,7 +48,14 @@ def run(
       BROKER_SERVER__PORT=0 broker run --ready-file /run/broker.json
 
       other-program | broker run --stdin
+
+      broker run --reload
     """
+    if reload:
+        if stdin:
+            raise refuse("--reload and --stdin exclude each other: nobody could read the lines again", USED_WRONGLY)
+        run_and_reload(config, _again(config, ready_file, welcome=welcome))
+        return
     configure_logging()
     loaded = _with_stdin(load_config(config, os.environ)) if stdin else load_config(config, os.environ)
     broker = build_broker(loaded, config.absolute().parent)
@@ -60,6 +71,11 @@ def run(
                 _welcome()
 
         trio.run(broker.run, started)
+
+
+def _again(config: Path, ready_file: Path | None, *, welcome: bool) -> list[str]:
+    ready = [] if ready_file is None else ["--ready-file", str(ready_file)]
+    return ["--config", str(config), *ready, *(["--welcome"] if welcome else [])]
 
 
 def _with_stdin(config: Config) -> Config:

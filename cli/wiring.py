@@ -15,6 +15,7 @@ from broker.edge.retention import Retention
 from broker.edge.secret_file import read_secret
 from broker.edge.sqlite_log import SqliteLog
 from broker.edge.tokens import build_authenticator
+from broker.handlers.loading import load_handlers
 from cli.sources import build_signatures
 from connectors.amqp.reading import reader
 from connectors.amqp.source import AmqpSource, SourceSettings
@@ -37,6 +38,7 @@ def build_broker(config: Config, folder: Path) -> Broker:
         authenticator=authenticator,
         connectors=_connectors(config, folder),
         receivers=_receivers(config, authenticator),
+        handlers=load_handlers(config.handlers.modules, folder),
         log=_open_log(config.log, folder),  # after what may be refused: it is open then
     )
     return Broker(config, parts)

@@ -1,1 +1,1 @@
-"""Runnable examples: `python -m examples.game_platform`, `python -m examples.first_edition`."""
+"""Runnable examples: `python -m examples.chat`, `python -m examples.game_platform` and so on."""

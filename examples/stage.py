@@ -10,16 +10,19 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 PATIENCE = 30.0  # seconds that anything here may take
+PAGE_PORT = 8000  # from which the configurations let pages connect
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,22 @@ class RunningBroker:
 
 
 @contextmanager
-def running_broker(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[RunningBroker]:
+def running_broker(
+    folder: Path, *options: str, environ: Mapping[str, str] | None = None, page_port: int = PAGE_PORT
+) -> Iterator[RunningBroker]:
     """Run a broker with the configuration in `folder`, on a free port, for the length of the block.
 
     It runs in a copy of the folder, so that nothing is left behind.
 
     options: more of them for `broker run`. environ: what its configuration takes from the environment.
+    page_port: where the page is that may connect.
     """
     with tempfile.TemporaryDirectory(prefix="broker-example-") as name:
         copy = Path(name)
-        for file in folder.glob("*.toml"):
+        for file in (*folder.glob("*.toml"), *folder.glob("*.py")):
             shutil.copy(file, copy)
+        config = copy / "config.toml"
+        config.write_text(config.read_text().replace(f":{PAGE_PORT}", f":{page_port}"))
         ready = copy / "ready.json"
         command = [
             sys.executable,
@@ -79,7 +87,7 @@ def running_broker(folder: Path, *options: str, environ: Mapping[str, str] | Non
             "cli",
             "run",
             "--config",
-            str(copy / "config.toml"),
+            str(config),
             "--ready-file",
             str(ready),
         ]
@@ -122,14 +130,19 @@ class Client:
     def __init__(self, socket: WebSocketConnection) -> None:
         self._socket = socket
         self._commands = 0
+        self._kept: deque[dict[str, Any]] = deque()  # what came while a command waited for its answer
 
     async def command(self, name: str, data: object) -> dict[str, Any]:
         """Give a command, and wait for its answer."""
         self._commands += 1
         await self._socket.send_message(json.dumps({"event": name, "data": data, "id": self._commands}))
         while (frame := await self._frame()).get("reply") != self._commands:
-            pass
+            self._kept.append(frame)
         return frame
+
+    async def message(self) -> dict[str, Any]:
+        """The next one that is no answer, from the first on that came while a command waited for its answer."""
+        return self._kept.popleft() if self._kept else await self._frame()
 
     async def events_until(self, last: str) -> list[dict[str, Any]]:
         """The events that come, up to and without the one called `last`, which this client must be able to see."""
@@ -153,9 +166,16 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(broker: RunningBroker, token: str | None = None) -> AsyncIterator[Client]:
+async def connected(broker: RunningBroker, token: str | None = None, path: str = "/ws") -> AsyncIterator[Client]:
     """Connect for the length of the block, with this token if there is one."""
     headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
-    url = broker.url.replace("http", "ws", 1) + "/ws"
-    async with open_websocket_url(url, extra_headers=headers) as socket:
-        yield Client(socket)
+    address = urlsplit(broker.url)
+    stream = await trio.open_tcp_stream(address.hostname or "", address.port or 80)
+    # The library alone leaves the socket open where the broker ends the connection.
+    try:
+        async with trio.open_nursery() as nursery:
+            socket = await wrap_client_stream(nursery, stream, address.netloc, path, extra_headers=headers)
+            yield Client(socket)
+            await socket.aclose()
+    finally:
+        await trio.aclose_forcefully(stream)

@@ -28,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     kills = parser.getgroup("kills", "tests/system/test_kills.py")
     kills.addoption("--kills", type=int, default=8, help="how often the broker is killed")
     kills.addoption("--kills-seed", type=int, default=1, help="where the chance begins that rules all of it")
+    soak = parser.getgroup("soak", "tests/system/test_handlers.py")
+    soak.addoption("--soak", type=int, default=300, help="how many connections come and go")
 
 
 # A fixture can't do this: pytest-trio runs fixtures beside the test, not around it. And a deadline on Trio's clock

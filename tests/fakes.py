@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,8 +12,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core.errors import AuthenticationError, InvalidToken, MissingToken
 from broker.core.ports import Authenticator, Identity
-from broker.runtime.connection import Connection, Ending, Party, PeerGone, Resumed, Resumer, Services
+from broker.runtime.connection import Connection
+from broker.runtime.party import Ending, Party, PeerGone
+from broker.runtime.presence import Presence
 from broker.runtime.registry import Registry
+from broker.runtime.services import Resumed, Resumer, Services
 
 PING, TEXT, CLOSE = 0x9, 0x1, 0x8
 
@@ -46,11 +49,15 @@ class NobodyResumes:
         """There is nothing to be told."""
 
 
+async def nothing_to_say(news: Mapping[str, bool]) -> None:
+    """Nobody wants to know who comes and goes."""
+
+
 def services(
     registry: Registry[Connection], tokens: Authenticator | None = None, resumer: Resumer | None = None
 ) -> Services:
     """What connections need, with stand-ins for what is not given."""
-    return Services(registry, tokens or Tokens(), resumer or NobodyResumes())
+    return Services(registry, tokens or Tokens(), resumer or NobodyResumes(), Presence(0, nothing_to_say))
 
 
 class Client:

@@ -246,19 +246,6 @@ def test_a_rule_over_several_keys_is_silent_while_one_of_them_is_misread() -> No
     assert fault('[auth]\nalgorithms = ["RS265"]\npublic_key = { env = "K" }').path == "auth.algorithms[0]"
 
 
-@pytest.mark.parametrize(
-    ("text", "path", "line"),
-    [
-        ('[handlers]\nmodules = ["a:b"]', "handlers.modules", 2),
-    ],
-)
-def test_what_a_later_release_will_have_is_refused_clearly(text: str, path: str, line: int | None) -> None:
-    found = fault(text)
-    assert (found.path, found.message) == (path, "is not available in this release")
-    assert found.hint
-    assert line is None or found.line == line
-
-
 AMQP = '[[connectors.amqp]]\nname = "m"\nqueue = "q"\nurl = { env = "AMQP_URL" }\n'
 
 

@@ -83,6 +83,13 @@ def test_every_metric_is_described() -> None:
     assert described == {*served.gauges(), *(f"{name}_total" for name in counted)}
 
 
+def test_every_behaviour_of_the_systems_that_are_replaced_has_a_row() -> None:
+    page = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| ([GQEVD]\d+) \|", page, re.MULTILINE)
+    counts = {"G": 12, "Q": 31, "E": 12, "V": 14, "D": 15}
+    assert sorted(found) == sorted(f"{letter}{n}" for letter, last in counts.items() for n in range(1, last + 1))
+
+
 @every_page()
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]*)[^)]*\)", page.read_text(encoding="utf-8")):

@@ -10,7 +10,7 @@ from broker.config.schema import AmqpConfig, AuthConfig, Config, SourceConfig, W
 
 _OWN_PATHS = ("/healthz", "/readyz", "/metrics", "/client.js", "/client.d.ts")
 _LATER = "is not available in this release"
-_NOT_YET: Sequence[tuple[tuple[str, ...], object, str]] = ((("handlers", "modules"), [], "write modules = []"),)
+_NOT_YET: Sequence[tuple[tuple[str, ...], object, str]] = ()
 
 
 def check(config: Config) -> list[Problem]:

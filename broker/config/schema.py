@@ -135,10 +135,11 @@ class HandlersConfig:
 
 @attrs.frozen(kw_only=True)
 class PresenceConfig:
-    """`[presence]`: the events that tell of a user's first connection and of the end of the last."""
+    """`[presence]`: the events that tell of a user's first connection and, `grace` seconds later, of the last's end."""
 
     online: UserEvent = "users.<userId>.online"
     offline: UserEvent = "users.<userId>.offline"
+    grace: Seconds = 5.0
 
 
 @attrs.frozen(kw_only=True)

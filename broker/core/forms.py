@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from broker.core.deflate import deflate
 from broker.core.errors import Close
 from broker.core.event import Record
-from broker.core.frames import COMPRESSED, FINAL, PING, TEXT, close_frame, frame, json_text
+from broker.core.frames import BINARY, COMPRESSED, FINAL, PING, TEXT, close_frame, frame, json_text
 
 
 class Form(Protocol):
@@ -40,6 +40,14 @@ class Form(Protocol):
 
     def message(self, value: Any) -> bytes:
         """Anything else, as JSON."""
+        ...
+
+    def text(self, data: bytes) -> bytes:
+        """A text of the application's, in UTF-8."""
+        ...
+
+    def binary(self, data: bytes) -> bytes:
+        """Bytes of the application's; nothing where there is no way to send them."""
         ...
 
     def position(self, place: str) -> bytes:
@@ -75,6 +83,14 @@ class WebSocketForm:
     def frame(self, payload: bytes, opcode: int = TEXT) -> bytes:
         """Any message."""
         return frame(FINAL | opcode, payload)
+
+    def text(self, data: bytes) -> bytes:
+        """See `Form`."""
+        return self.frame(data)
+
+    def binary(self, data: bytes) -> bytes:
+        """See `Form`."""
+        return self.frame(data, BINARY)
 
     def position(self, place: str) -> bytes:  # noqa: ARG002
         """See `Form`."""
@@ -127,7 +143,15 @@ class ServerSentForm:
 
     def message(self, value: Any) -> bytes:
         """See `Form`."""
-        return _chunk(b"data: %b\n\n" % json_text(value))
+        return self.text(json_text(value))
+
+    def text(self, data: bytes) -> bytes:
+        """See `Form`."""
+        return _chunk(b"data: %b\n\n" % b"\ndata: ".join(_LINE_ENDS.split(data)))
+
+    def binary(self, data: bytes) -> bytes:  # noqa: ARG002
+        """Nothing: the format has texts only."""
+        return b""
 
     def position(self, place: str) -> bytes:
         """An id without an event (`dispatch the event`, step 2): the client notes it, and hears nothing."""

@@ -14,6 +14,7 @@ CONTINUATION, TEXT, BINARY, CLOSE = 0x0, 0x1, 0x2, 0x8  # opcodes
 FINAL, COMPRESSED, RESERVED = 0x80, 0x40, 0x30  # the bits beside them; COMPRESSED is RSV1 (RFC 7692 section 6)
 
 PING = b"\x89\x00"
+PONG = b"\x8a\x00"
 MAX_FRAGMENTS = 1024
 MAX_REASON_BYTES = 123
 

@@ -29,6 +29,7 @@ class Request:
 
     headers: names in lower case. query: every value of each parameter, in order.
     read_body: reads the whole body, or raises BodyTooLarge beyond the number of bytes it is given.
+    address: of the other end of the connection, where it has one. params: the `<placeholders>` of the route's path.
     """
 
     method: str
@@ -37,6 +38,8 @@ class Request:
     headers: Headers
     http_version: bytes
     read_body: ReadBody
+    address: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
 
     def header_values(self, name: str) -> list[str]:
         """Every value of a header, in order; `name` in lower case."""
@@ -48,6 +51,12 @@ class Request:
         """The header's value, several joined by commas (RFC 9110 section 5.3), or None."""
         values = self.header_values(name)
         return ", ".join(values) if values else None
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies by name (RFC 6265 section 4.2); of two of one name the first."""
+        pairs = (pair.strip().partition("=") for pair in ";".join(self.header_values("cookie")).split(";"))
+        return {name: value.strip('"') for name, found, value in reversed(list(pairs)) if found}
 
     def header_tokens(self, name: str) -> set[str]:
         """The comma-separated tokens of a header, in lower case."""
@@ -93,6 +102,7 @@ Handler = Callable[[Request], Awaitable[Response | Takeover]]
 class Route:
     """Which requests a handler answers: this method (GET serves HEAD too) on exactly this path.
 
+    In the path `<name>` stands for a segment, which the request then has among its `params`.
     public: for pages of every origin.
     """
 

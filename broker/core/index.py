@@ -74,6 +74,13 @@ class PatternIndex(Generic[T]):
             _prune(way, segments)
         return True
 
+    def under(self, pattern: str) -> Collection[T]:
+        """The values under that very pattern. The collection is the index's own."""
+        node: _Node[T] | None = self._root
+        for segment in pattern.split("."):
+            node = node.edges.get(segment) if node is not None else None
+        return node.values if node is not None and node.values else ()
+
     def match(self, name: str) -> list[Collection[T]]:
         """The values under each pattern that matches `name`: one collection a pattern, none of them empty.
 
@@ -104,10 +111,8 @@ class PatternIndex(Generic[T]):
         return [node.values for node in nodes if node.values]
 
     def _exact(self, name: str) -> list[Collection[T]]:
-        node: _Node[T] | None = self._root
-        for segment in name.split("."):
-            node = node.edges.get(segment) if node is not None else None
-        return [node.values] if node is not None and node.values else []
+        values = self.under(name)
+        return [values] if values else []
 
 
 def _prune(way: list[_Node[T]], segments: list[str]) -> None:

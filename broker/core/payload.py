@@ -47,6 +47,16 @@ def check_text(raw: bytes) -> None:
         _check_depth(raw)
 
 
+def encode(value: Any) -> bytes:
+    """A value as a payload.
+
+    Raises TypeError or ValueError for what JSON can't say, BadPayload for what a payload may not be.
+    """
+    raw = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(errors="surrogatepass")
+    check_text(raw)
+    return raw
+
+
 def read(raw: bytes) -> Any:
     """The value of a checked payload, or MISSING if this decoder can't hold it. Huge numbers come out as infinite."""
     try:

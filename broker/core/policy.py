@@ -70,6 +70,10 @@ class Policy:
         self._rule_of = lru_cache(_REMEMBERED_NAMES)(self._find_rule)
         self._steps_of = lru_cache(_REMEMBERED_NAMES)(self._find_steps)
 
+    def with_relation(self, relation: Relation) -> Policy:
+        """The same with one more relation, which is the broker's own."""
+        return Policy({**self.relations, relation.name: relation}, self.rules, self.default)
+
     def rule_for(self, name: str) -> Rule | None:
         """The rule for events of this name; None: the default counts."""
         return self._rule_of(name)

@@ -16,6 +16,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
 
+from broker.core.event import RESERVED_PREFIX
 from broker.core.happening import DataPath, Happening, Placeholder, UnreadableError
 from broker.core.leavers import ANYBODY, Leavers, Place, Stay
 from broker.core.shapes import Shape
@@ -136,6 +137,10 @@ class Facts:
         """
         return self._members.get(relation, _NO_KEYS).get(key, _NONE)
 
+    def all_members(self, relation: str) -> set[str]:
+        """Who is a member of anything by this relation."""
+        return {user for members in self._members.get(relation, _NO_KEYS).values() for user in members}
+
     def complete(self, relation: str, key: str, as_of: int | None = None) -> bool:
         """Whether `members` are all there are; False if a fault has made it unknown.
 
@@ -168,11 +173,15 @@ class Facts:
         return Learned(offset, members, doubts, self._leavers.changed())
 
     def statistics(self) -> Mapping[str, int]:
-        """How many relations, keys with members, members in all, keys in doubt, and who has left."""
+        """How many relations, keys with members, members in all, keys in doubt, and who has left.
+
+        The broker's own relations do not count: they say nothing about the policy.
+        """
+        relations = [keys for relation, keys in self._members.items() if not _own(relation)]
         return {
-            "relations": len(self._members),
-            "keys": sum(len(keys) for keys in self._members.values()),
-            "facts": sum(len(members) for keys in self._members.values() for members in keys.values()),
+            "relations": len(relations),
+            "keys": sum(map(len, relations)),
+            "facts": sum(len(members) for keys in relations for members in keys.values()),
             "doubtful_keys": sum(len(keys) for keys in self._doubtful.values()),
             "leavers": len(self._leavers),
         }
@@ -216,7 +225,8 @@ class Facts:
             if since is not None:
                 place = (*key, user)
                 self._changed_members[place] = None
-                self._leavers.add(place, Stay(since, offset))
+                if not _own(key[0]):  # no policy looks back at those
+                    self._leavers.add(place, Stay(since, offset))
         if not members:
             keys.pop(key[1], None)
         if not keys:
@@ -230,6 +240,11 @@ class Facts:
             self._leavers.add((*key, ANYBODY), Stay(0, offset))
         if not doubtful:
             self._doubtful.pop(key[0], None)
+
+
+def _own(relation: str) -> bool:
+    """Whether it is the broker's own, and no policy's."""
+    return relation.startswith(RESERVED_PREFIX)
 
 
 def _key(change: Change) -> _Key:

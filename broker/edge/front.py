@@ -6,9 +6,9 @@ Nothing that one client does reaches another: each connection has its own task, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 
@@ -30,8 +30,10 @@ from broker.edge.websocket import (
     converse,
     wants_upgrade,
 )
-from broker.runtime.connection import Connection, ConnectionLimits, Ending, Refusal, Services
+from broker.runtime.connection import Connection
+from broker.runtime.party import Ending, Refusal
 from broker.runtime.registry import TooManyConnections
+from broker.runtime.services import Admitted, Arrival, ConnectionLimits, Endpoint, Services
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class FrontSettings:
     authenticate: bool = True
     reject_unauthenticated: bool = False
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)  # besides the one of `websocket_path`, or instead
 
 
 class Front:
@@ -70,7 +73,9 @@ class Front:
         self._settings = settings
         self._services = services
         own = Route("GET", EVENTS_PATH, self._open_event_stream)
-        self._site = Site([own, *routes], settings.allowed_origins, settings.websocket_path)
+        first = Endpoint(settings.limits, settings.subprotocols)
+        self._endpoints = {settings.websocket_path: first, **settings.endpoints}
+        self._site = Site([own, *routes], settings.allowed_origins, self._endpoints)
         self._deflated = _deflated(settings.compression_threshold)
         self._open = 0
         self._conversations = 0
@@ -112,11 +117,11 @@ class Front:
 
         A function of its own, so that what HTTP needed is gone while that lasts.
         """
-        connection = HttpConnection(stream)
+        connection = HttpConnection(stream, _address(stream))
         try:
             while (request := await self._next(connection)) is not None:
                 if wants_upgrade(request):
-                    return self._upgrade(request, connection.unread())
+                    return await self._upgrade(request, connection.unread())
                 answer = await self._site.answer(request)
                 if isinstance(answer, Takeover):
                     return partial(answer.serve, connection.begin(answer.head))
@@ -135,22 +140,25 @@ class Front:
                 self._idle.discard(waiting)
         return None
 
-    def _upgrade(self, request: Request, early: bytes) -> Converse:
+    async def _upgrade(self, request: Request, early: bytes) -> Converse:
         """Check everything about an upgrade to a WebSocket.
 
         Raises BadRequest.
         """
         settings = self._settings
         key = check_upgrade(request)
-        if request.path != settings.websocket_path:
-            raise BadRequest(HTTPStatus.NOT_FOUND, f"there is no WebSocket here, but at {settings.websocket_path}")
+        endpoint = self._endpoints.get(request.path)
+        if endpoint is None:
+            where = ", ".join(self._endpoints)
+            raise BadRequest(HTTPStatus.NOT_FOUND, f"there is no WebSocket here, but at {where}")
         self._site.check_origin(request)
         self._check_room()
-        extension = None if self._deflated is None else choose_extension(request)
-        party = self._party(request, self._deflated if extension else None)
+        deflated = self._deflated if endpoint.compression else None
+        extension = None if deflated is None else choose_extension(request)
+        party = await self._party(request, endpoint, deflated if extension else None)
         if isinstance(party, Refusal):
             extension = None  # nothing that it says is worth inflating
-        handshake = Handshake(key, choose_subprotocol(request, settings.subprotocols), extension, early)
+        handshake = Handshake(key, choose_subprotocol(request, endpoint.subprotocols), extension, early)
         return partial(self._converse, party, partial(converse, handshake, party, settings.max_message_size))
 
     async def _open_event_stream(self, request: Request) -> Response | Takeover:
@@ -194,14 +202,42 @@ class Front:
     def _identify(self, request: Request) -> Identity:
         return self._services.authenticator.identify(token_of(request) if self._settings.authenticate else None)
 
-    def _party(self, request: Request, deflated: Form | None) -> Connection | Refusal:
-        settings = self._settings
+    async def _party(self, request: Request, endpoint: Endpoint, deflated: Form | None) -> Connection | Refusal:
+        if endpoint.admit is None:
+            admitted = self._admit(request)
+        else:
+            admitted = await endpoint.admit(request)
+            self._check_room()  # as it is now
+        if isinstance(admitted, Refusal):
+            return admitted
+        arrival = None
+        if endpoint.application is not None:
+            arrival = Arrival(endpoint.application, replace(request, read_body=_nothing), admitted.data)
+        return Connection(admitted.identity, self._services, endpoint.limits, deflated or PLAIN, arrival)
+
+    def _admit(self, request: Request) -> Admitted | Refusal:
         try:
-            return Connection(self._identify(request), self._services, settings.limits, deflated or PLAIN)
+            return Admitted(self._identify(request))
         except AuthenticationError as error:
-            if settings.reject_unauthenticated:
+            if self._settings.reject_unauthenticated:
                 raise BadRequest(HTTPStatus.UNAUTHORIZED, str(error)) from None
             return Refusal(CLOSE_FOR_AUTHENTICATION[type(error)], str(error))
+
+
+def _address(stream: trio.abc.Stream) -> str:
+    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(inner, trio.SocketStream):
+        return ""
+    try:
+        name = inner.socket.getpeername()
+    except OSError:  # it has gone already
+        return ""
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+async def _nothing(_limit: int) -> bytes:
+    """The body of a handshake."""
+    return b""
 
 
 def _deflated(threshold: int | None) -> Form | None:

@@ -37,8 +37,9 @@ class BadRequest(BrokerError):
 class HttpConnection:
     """The server's side of one HTTP/1.1 connection."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, address: str = "") -> None:
         self._stream = stream
+        self._address = address
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._first = True
         self._method = b""
@@ -123,7 +124,8 @@ class HttpConnection:
                 HTTPStatus.BAD_REQUEST,
                 f"the request's target is no URL that we can read, or has more than {MAX_QUERY_FIELDS} parameters",
             ) from None
-        return Request(head.method.decode("ascii"), path, query, headers, head.http_version, self.read_body)
+        method = head.method.decode("ascii")
+        return Request(method, path, query, headers, head.http_version, self.read_body, self._address)
 
     def _more_is_coming(self) -> bool:
         """Whether the client is still sending what we will not read: then nothing can follow on this connection."""

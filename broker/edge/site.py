@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import unquote
 
 import trio
 
@@ -28,14 +29,18 @@ _HEADERS = "Authorization, Content-Type, Last-Event-ID, *"  # the star stands fo
 class Site:
     """Answers requests by its routes.
 
-    websocket_path: where there is a WebSocket, for the complaint of those who ask for something else there.
+    websocket_paths: where there are WebSockets, for the complaint of those who ask for something else there.
     """
 
-    def __init__(self, routes: Iterable[Route], allowed_origins: Sequence[str], websocket_path: str) -> None:
-        self._routes = _table(routes)
+    def __init__(
+        self, routes: Iterable[Route], allowed_origins: Sequence[str], websocket_paths: Collection[str]
+    ) -> None:
+        table = _table(routes)
+        self._routes = {path: methods for path, methods in table.items() if "<" not in path}
         self._public = {path for path, found in self._routes.items() if any(route.public for route in found.values())}
+        self._shaped = [(path.split("/"), methods) for path, methods in table.items() if "<" in path]
         self._allowed_origins = allowed_origins
-        self._websocket_path = websocket_path
+        self._websocket_paths = websocket_paths
 
     async def answer(self, request: Request) -> Response | Takeover:
         """Answer a request, whatever it is."""
@@ -60,7 +65,7 @@ class Site:
             raise BadRequest(HTTPStatus.FORBIDDEN, "pages of this origin may not connect (`server.allowed_origins`)")
 
     async def _answer(self, request: Request, origin: str | None) -> Response | Takeover:
-        methods = self._methods(request.path)
+        methods, params = self._methods(request.path)
         if request.method == "OPTIONS" and origin is not None:
             if request.path not in self._public:
                 self.check_origin(request)
@@ -73,20 +78,26 @@ class Site:
         if not route.public:
             self.check_origin(request)
         try:
-            return await route.handler(request)
+            return await route.handler(replace(request, params=params) if params else request)
         except (BadRequest, trio.BrokenResourceError, trio.ClosedResourceError):
             raise
         except Exception:
             logger.exception("request.failed", extra={"path": request.path})
             return replace(error_response(500, BrokerError("the fault is ours, and is in our log")), close=True)
 
-    def _methods(self, path: str) -> Mapping[str, Route]:
+    def _methods(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        """The routes of a path by their methods, and what stands for the placeholders in it."""
         methods = self._routes.get(path)
-        if methods is None:
-            if path == self._websocket_path:
-                raise BadRequest(HTTPStatus.UPGRADE_REQUIRED, "this path speaks WebSocket only")
-            raise BadRequest(HTTPStatus.NOT_FOUND, f"there is nothing at {path}")
-        return methods
+        if methods is not None:
+            return methods, {}
+        if path in self._websocket_paths:
+            raise BadRequest(HTTPStatus.UPGRADE_REQUIRED, "this path speaks WebSocket only")
+        segments = path.split("/")
+        for shape, found in self._shaped:
+            params = _params(shape, segments)
+            if params is not None:
+                return found, params
+        raise BadRequest(HTTPStatus.NOT_FOUND, f"there is nothing at {path}")
 
     def _may(self, request: Request, origin: str | None) -> bool:
         if origin is None or "*" in self._allowed_origins:
@@ -122,6 +133,18 @@ def _preflight(methods: Iterable[str]) -> Response:
         "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
     }
     return Response(HTTPStatus.NO_CONTENT, headers=leave)
+
+
+def _params(shape: Sequence[str], segments: Sequence[str]) -> Mapping[str, str] | None:
+    if len(shape) != len(segments):
+        return None
+    params: dict[str, str] = {}
+    for wanted, segment in zip(shape, segments, strict=True):
+        if wanted.startswith("<") and segment:
+            params[wanted.strip("<>")] = unquote(segment)
+        elif wanted != segment:
+            return None
+    return params
 
 
 def _table(routes: Iterable[Route]) -> Mapping[str, Mapping[str, Route]]:

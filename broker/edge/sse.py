@@ -23,7 +23,8 @@ from broker.core.http import Request, Response
 from broker.core.patterns import parse_pattern
 from broker.edge.http import BadRequest
 from broker.edge.writing import write_out
-from broker.runtime.connection import Connection, Ending, PeerGone
+from broker.runtime.connection import Connection
+from broker.runtime.party import Ending, PeerGone
 
 EVENTS_PATH: Final = "/events"
 CLOSE_TIMEOUT: Final = 10.0  # for the last words to leave

@@ -27,8 +27,8 @@ from broker.core.http import Request
 from broker.core.unpacking import Unpacker
 from broker.edge.http import BadRequest
 from broker.edge.writing import write_out
-from broker.runtime.connection import Ending, Party, PeerGone
 from broker.runtime.outbox import Outbox
+from broker.runtime.party import Ending, Party, PeerGone
 
 logger = logging.getLogger(__name__)
 

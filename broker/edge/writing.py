@@ -7,7 +7,7 @@ import socket
 import trio
 
 from broker.core.errors import Close
-from broker.runtime.connection import Party
+from broker.runtime.party import Party
 
 
 async def write_out(party: Party, stream: trio.abc.Stream) -> None:

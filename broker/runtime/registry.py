@@ -119,6 +119,10 @@ class Registry(Generic[M]):
     def _index_of(self, connection: M) -> PatternIndex[M]:
         return self.held if connection in self._held else self.patterns
 
+    def following(self, pattern: str) -> Collection[M]:
+        """The connections subscribed to this very pattern, those that are held too."""
+        return [*self.patterns.under(pattern), *self.held.under(pattern)]
+
     def matching(self, name: str) -> list[Collection[M]]:
         """The connections subscribed to events of this name, one collection for each pattern that matches."""
         return self.patterns.match(name)

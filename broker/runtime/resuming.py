@@ -20,11 +20,12 @@ import trio
 
 from broker.core.errors import BrokerError, LogGap, LogUnavailable
 from broker.core.ports import Log
-from broker.runtime.connection import Connection, Resumed
+from broker.runtime.connection import Connection
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.lookback import Lookback, Past
 from broker.runtime.outbox import Outbox
 from broker.runtime.registry import Registry
+from broker.runtime.services import Resumed
 
 logger = logging.getLogger(__name__)
 

@@ -109,8 +109,13 @@ async def play(broker: RunningBroker, tokens: dict[str, str]) -> bool:
     """All of it, one after the other."""
     with trio.fail_after(PATIENCE):
         publish = partial(broker.publish, token=tokens["platform"])
-        async with connected(broker, tokens["ada"]) as ada, connected(broker, tokens["bob"]) as bob:
-            good = [await visibility(ada, bob, publish), await patterns(bob, publish)]
+        async with connected(broker, tokens["ada"]) as ada:
+            await ada.command("subscribe", "users.bob.online")
+            async with connected(broker, tokens["bob"]) as bob:
+                await ada.events_until("users.bob.online")
+                print("Bob has come, and Ada sees users.bob.online: the broker publishes it by itself\n")
+                await ada.command("unsubscribe", "users.bob.online")
+                good = [await visibility(ada, bob, publish), await patterns(bob, publish)]
         return all([*good, await refusals(broker)])
 
 

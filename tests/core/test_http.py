@@ -69,3 +69,12 @@ def test_a_body_too_large_tells_the_limit() -> None:
 def test_only_white_space_of_http_is_taken_off_a_header() -> None:
     """An id in UTF-8 may end in a byte that Latin-1 takes for white space."""
     assert request((b"x", b" \t voil\xc3\xa0\x85 \t")).header_values("x") == ["voil\xc3\xa0\x85"]
+
+
+def test_cookies_are_found_by_name() -> None:
+    cookies = request((b"cookie", b'a=1; b="two"; c=x=y; nothing'), (b"cookie", b"d=1,2; a=9")).cookies
+    assert cookies == {"a": "1", "b": "two", "c": "x=y", "d": "1,2"}
+
+
+def test_without_cookies_there_are_none() -> None:
+    assert request().cookies == {}

@@ -107,3 +107,19 @@ def test_many_wildcards_cost_no_more_than_their_number() -> None:
     index.add(".".join(["**"] * 60), 1)
     index.add(".".join(["**"] * 59 + ["b"]), 2)
     assert found(index, ".".join(["a"] * 120)) == [1]
+
+
+def test_what_is_filed_under_a_very_pattern_is_found_by_it_and_by_no_other() -> None:
+    index: PatternIndex[int] = PatternIndex()
+    for number, pattern in enumerate(("a.*", "a.b", "**", "broker.stopped")):
+        index.add(pattern, number)
+    patterns = ("a.*", "a.b", "**", "broker.stopped", "a", "a.b.c", "b.c", "*")
+    assert [list(index.under(pattern)) for pattern in patterns] == [[0], [1], [2], [3], [], [], [], []]
+
+
+def test_nothing_is_filed_under_a_pattern_that_has_been_emptied() -> None:
+    index: PatternIndex[int] = PatternIndex()
+    index.add("a.b", 1)
+    index.add("a", 1)
+    index.remove("a", 1)
+    assert list(index.under("a")) == []

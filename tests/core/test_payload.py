@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.errors import BadPayload
-from broker.core.payload import MAX_DEPTH, MISSING, check_text, read
+from broker.core.payload import MAX_DEPTH, MISSING, check_text, encode, read
 
 characters = st.sampled_from(["a", '"', "\\", "[", "{", "]", "\ud800", "\udbff", "\udc00", "\udfff", "é", "😀", "\n"])
 texts = st.text(characters, max_size=6)
@@ -122,3 +122,21 @@ def test_what_this_decoder_cannot_hold_is_missing(raw: bytes) -> None:
 
 def test_missing_says_so() -> None:
     assert repr(MISSING) == "MISSING"
+
+
+@pytest.mark.parametrize("value", [None, 1, "größer", [1, {"a": []}]])
+def test_a_value_is_written_as_it_is_read(value: Any) -> None:
+    assert read(encode(value)) == value
+    assert b" " not in encode(value)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"a": ["\udfff"]}])
+def test_a_text_that_is_none_is_not_written(value: Any) -> None:
+    with pytest.raises(BadPayload):
+        encode(value)
+
+
+@pytest.mark.parametrize(("value", "error"), [(math.nan, ValueError), (math.inf, ValueError), ({1}, TypeError)])
+def test_what_json_can_t_say_is_not_written(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        encode(value)

@@ -15,10 +15,12 @@ from broker.core import policy as policy_module
 from broker.core.audience import EVERYONE
 from broker.core.event import Event
 from broker.core.explain import explain
+from broker.core.happening import Placeholder
 from broker.core.policy import Happening, Policy
 from broker.core.policy_file import parse_policy
 from broker.core.ports import Identity
-from broker.core.relations import Action, Facts
+from broker.core.relations import Action, Facts, Relation, Step
+from broker.core.shapes import parse_shape
 
 GROUPS = """
 [relations.group]
@@ -369,3 +371,13 @@ def test_an_audience_admits_whom_the_model_admits(form: Any, data: Any, viewer: 
     explanation = explain(policy, event, facts, viewer)
     assert explanation.visible is (verdict is True)
     assert explanation.findings[0].verdict is verdict
+
+
+def test_one_relation_more_changes_nothing_else_of_a_policy() -> None:
+    policy = rule('{ relation = "group", key = "<a>" }')
+    own = Relation("broker.own", (Step("broker.own", Action.ADD, parse_shape("x.<u>"), Placeholder("u", 1)),))
+    more = policy.with_relation(own)
+    assert more.relations == {**policy.relations, "broker.own": own}
+    assert (more.rules, more.default, more.claims) == (policy.rules, policy.default, policy.claims)
+    assert [change.relation for change in more.changes(happening("x.ann"))] == ["broker.own"]
+    assert policy.changes(happening("x.ann")) == ()

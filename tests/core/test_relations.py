@@ -401,3 +401,20 @@ def test_who_was_a_member_once_at_most_is_unknown_only_of_the_time_that_he_was_o
         were = "".join(" x"[user in each] for each in during)
         if len(were.split()) <= 1 and was_a_member(facts, user, offset) is None:
             assert were[offset] == "x"
+
+
+def test_all_members_of_a_relation_are_those_of_all_its_keys() -> None:
+    facts = learned(change(Action.ADD, "ann", key="1"), change(Action.ADD, "ann", "bob", key="2"))
+    assert facts.all_members("group") == {"ann", "bob"}
+    assert facts.all_members("game") == set()
+
+
+def test_the_broker_s_own_relations_are_known_and_not_counted() -> None:
+    facts = Facts()
+    for offset, action in enumerate((Action.ADD, Action.REMOVE, Action.ADD)):
+        for user in ("ann", "bob"):
+            changes = [Change("broker.presence", action, user, frozenset((user,)))]
+            facts.add(changes, offset)
+            facts.remove(changes, offset)
+    assert facts.all_members("broker.presence") == {"ann", "bob"}
+    assert set(facts.statistics().values()) == {0}

@@ -16,14 +16,15 @@ from broker.core.policy_file import parse_policy
 from broker.core.ports import Identity, Log
 from broker.edge.front import Front, FrontSettings
 from broker.edge.memory_log import MemoryLog
-from broker.runtime.connection import Connection, ConnectionLimits, Services
+from broker.runtime.connection import Connection
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.ingest import Ingest
 from broker.runtime.outbox import QueueLimits
 from broker.runtime.registry import Registry
 from broker.runtime.resuming import Resuming
+from broker.runtime.services import ConnectionLimits
 from tests.edge.streams import Wrap, plain
-from tests.fakes import Tokens
+from tests.fakes import Tokens, services
 from tests.system.event_source import EventSource, request
 from tests.system.harness import Answer
 
@@ -40,7 +41,7 @@ class House:
         self.registry: Registry[Connection] = Registry(max_per_user=max_per_user)
         self.dispatcher = Dispatcher(log, parse_policy('default = "everyone"', "policy.toml"), self.registry)
         resuming = Resuming(log, self.dispatcher, self.registry)
-        self.front = Front(settings, Services(self.registry, TOKENS, resuming), [])
+        self.front = Front(settings, services(self.registry, TOKENS, resuming), [])
         nursery.start_soon(resuming.run)
         nursery.start_soon(self.dispatcher.run, self._ingest)
 

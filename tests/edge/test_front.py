@@ -20,7 +20,9 @@ from broker.edge import front
 from broker.edge.front import Front, FrontSettings
 from broker.edge.http import BadRequest
 from broker.runtime.connection import Connection
+from broker.runtime.party import Refusal
 from broker.runtime.registry import Registry
+from broker.runtime.services import Admitted, ConnectionLimits, Endpoint
 from tests.edge.streams import (
     Answer,
     Gone,
@@ -537,3 +539,62 @@ async def test_a_cancelled_front_end_closes_its_connections() -> None:
                 await wait_all_tasks_blocked()
                 scope.cancel()
         assert await read_to_end(client) == b""
+
+
+# --- Paths of applications -------------------------------------------------------------------------------------------
+
+
+class Doorkeeper:
+    """Decides who connects, and takes its time."""
+
+    def __init__(self, answer: Admitted | Refusal) -> None:
+        self._answer = answer
+        self.go = trio.Event()
+
+    async def admit(self, request: Request) -> Admitted | Refusal:
+        await self.go.wait()
+        return self._answer
+
+
+def door(keeper: Doorkeeper, **more: Any) -> FrontSettings:
+    return FrontSettings(endpoints={"/door": Endpoint(ConnectionLimits(), admit=keeper.admit, **more)})
+
+
+async def test_an_application_may_decide_who_connects_to_its_path() -> None:
+    keeper = Doorkeeper(Admitted(Identity("carol")))
+    keeper.go.set()
+    async with house(door(keeper)) as broker:
+        client = await broker.open(upgrade("/door"))
+        await wait_all_tasks_blocked()
+        assert [connection.user for connection in broker.registry] == ["carol"]
+        await client.send_all(BYE)
+
+
+async def test_whom_it_refuses_is_told_by_a_close_code() -> None:
+    keeper = Doorkeeper(Refusal(4401, "who is there?"))
+    keeper.go.set()
+    async with house(door(keeper)) as broker:
+        assert await broker.close_code(upgrade("/door")) == 4401
+
+
+async def test_who_is_admitted_when_the_broker_stops_already_is_told_to_come_again() -> None:
+    keeper = Doorkeeper(Admitted(Identity("carol")))
+    async with house(door(keeper)) as broker:
+        client = broker.connect()
+        await client.send_all(upgrade("/door"))
+        await wait_all_tasks_blocked()
+        broker.front.stop()
+        keeper.go.set()
+        assert (await read_answer(client)).status == 503
+
+
+async def test_compression_is_offered_where_the_path_has_it() -> None:
+    offer = "Sec-WebSocket-Extensions: permessage-deflate"
+    keeper = Doorkeeper(Admitted(Identity("carol")))
+    keeper.go.set()
+    for compression in (True, False):
+        async with house(door(keeper, compression=compression)) as broker:
+            client = broker.connect()
+            await client.send_all(upgrade("/door", offer))
+            assert ("sec-websocket-extensions" in (await read_answer(client)).headers) == compression
+            await client.send_all(BYE)

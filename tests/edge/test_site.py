@@ -260,3 +260,47 @@ async def test_what_is_public_does_not_make_public_what_is_beside_it() -> None:
     routes = [Route("GET", "/both", hello, public=True), Route("POST", "/both", hello)]
     assert (await ask("/both", EVIL, "GET", routes=routes)).status == 200
     assert (await ask("/both", EVIL, "POST", routes=routes)).status == 403
+
+
+# --- Placeholders ----------------------------------------------------------------------------------------------------
+
+
+async def tell(request: Request) -> Response:
+    return json_response(200, dict(request.params))
+
+
+SHAPED = Site([Route("GET", "/users/<user>", tell), Route("POST", "/users/<user>/<what>", tell)], [], ["/ws"])
+
+
+async def params(path: str, method: str = "GET") -> object:
+    answer = await SHAPED.answer(Request(method, path, {}, [], b"1.1", no_body))
+    assert isinstance(answer, Response)
+    return json.loads(answer.body) if answer.status == 200 else answer.status
+
+
+@pytest.mark.parametrize(
+    ("path", "user"),
+    [
+        ("/users/ada", "ada"),
+        ("/users/a%2Fb%20c", "a/b c"),
+        ("/users/gr%C3%B6%C3%9Fer", "größer"),
+        ("/users/%FF", "\ufffd"),
+        ("/users/<user>", "<user>"),
+        ("/users/a+b", "a+b"),
+    ],
+)
+async def test_a_segment_stands_for_a_placeholder(path: str, user: str) -> None:
+    assert await params(path) == {"user": user}
+
+
+async def test_a_path_may_have_several() -> None:
+    assert await params("/users/ada/messages", "POST") == {"user": "ada", "what": "messages"}
+
+
+@pytest.mark.parametrize("path", ["/users/", "/users", "/users//x", "/users/a/b/c", "/other/ada"])
+async def test_no_segment_and_another_number_of_them_are_nothing(path: str) -> None:
+    assert await params(path) == 404
+
+
+async def test_another_method_of_such_a_path_is_told_those_that_there_are() -> None:
+    assert await params("/users/ada", "DELETE") == 405

@@ -19,9 +19,11 @@ from broker.core.http import Headers, Request
 from broker.core.ports import Identity
 from broker.edge.http import BadRequest
 from broker.edge.websocket import Handshake, Wire, check_upgrade, choose_subprotocol, converse, wants_upgrade
-from broker.runtime.connection import Connection, ConnectionLimits, Ending, Receive, Refusal
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import Outbox, QueueLimits
+from broker.runtime.party import Ending, Receive, Refusal
 from broker.runtime.registry import Registry
+from broker.runtime.services import ConnectionLimits
 from tests.edge.streams import (
     Dribble,
     Gone,

@@ -27,9 +27,11 @@ from broker.core.ports import Identity
 from broker.edge.front import Front, FrontSettings
 from broker.edge.http import BadRequest
 from broker.edge.websocket import Handshake, choose_extension, converse
-from broker.runtime.connection import Connection, ConnectionLimits, Ending, PeerGone, Receive
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import Outbox, QueueLimits
+from broker.runtime.party import Ending, PeerGone, Receive
 from broker.runtime.registry import Registry
+from broker.runtime.services import ConnectionLimits
 from tests.edge.streams import Dribble, MemoryStream, Wrap, plain, read_answer, read_to_end
 from tests.edge.test_websocket import upgrade
 from tests.fakes import Tokens, services

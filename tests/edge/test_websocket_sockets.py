@@ -21,9 +21,10 @@ from broker.core.frames import PING
 from broker.core.ports import Identity
 from broker.edge.front import Front, FrontSettings
 from broker.edge.websocket import Handshake, converse
-from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import WRITE_TIMEOUT, QueueLimits
 from broker.runtime.registry import Registry
+from broker.runtime.services import ConnectionLimits
 from tests.edge.streams import client_frame, read_answer, read_frame, read_to_end
 from tests.fakes import CLOSE, TEXT, services
 from tests.system.certificates import Certificates

@@ -24,8 +24,9 @@ from broker.core.audience import (
 )
 from broker.core.patterns import matches
 from broker.core.ports import Identity
-from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.connection import Connection
 from broker.runtime.registry import Registry
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import services
 
 USERS = ["ada", "bob", "eve"]

@@ -15,12 +15,13 @@ from broker.core.policy import Policy
 from broker.core.policy_file import parse_policy
 from broker.core.ports import Identity, Log
 from broker.edge.memory_log import MemoryLog
-from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.connection import Connection
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.ingest import Ingest
 from broker.runtime.outbox import QueueLimits, Write
 from broker.runtime.registry import Registry
 from broker.runtime.resuming import Resuming
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import Client, Tokens, frames_in, services
 from tests.runtime.sockets import Socket
 

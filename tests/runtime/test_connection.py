@@ -12,12 +12,17 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from broker.core.delivery import Delivery
 from broker.core.errors import AuthenticationError, Close, ExpiredToken
 from broker.core.event import Event, Record
+from broker.core.forms import SERVER_SENT
+from broker.core.frames import BINARY
+from broker.core.message import Message
 from broker.core.ports import Identity
 from broker.runtime import connection as connection_module
-from broker.runtime.connection import Connection, ConnectionLimits, PeerGone, Refusal
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import Fate, Overflow, QueueLimits
+from broker.runtime.party import PeerGone, Refusal
 from broker.runtime.registry import Registry
-from tests.fakes import PING, Client, Tokens, services, talking
+from broker.runtime.services import ConnectionLimits
+from tests.fakes import PING, TEXT, Client, Tokens, services, talking
 
 NOW = 1_700_000_000.0
 
@@ -511,3 +516,66 @@ async def test_a_refusal_says_why_and_ends() -> None:
 
 async def test_every_party_has_an_id_of_its_own() -> None:
     assert len({connect().id, connect().id, Refusal(4001, "").id}) == 3
+
+
+async def test_a_ping_more_does_not_give_more_time_to_answer(autojump_clock: MockClock) -> None:
+    connection = connect()
+    async with talking(connection):
+        connection.ping()
+        pinged_at = connection.pinged_at
+        await trio.sleep(5)
+        connection.ping()
+        assert connection.pinged_at == pinged_at
+
+
+# Messages of the application's.
+
+
+async def test_a_message_goes_the_way_of_events() -> None:
+    connection = connect()
+    async with talking(connection) as client:
+        connection.offer(delivery())
+        connection.deliver(Message("hello"))
+        connection.deliver(Message(b"\x00"))
+        await wait_all_tasks_blocked()
+        assert client.heard[1:] == [(TEXT, b"hello"), (BINARY, b"\x00")]
+
+
+async def test_a_message_that_the_form_can_t_say_is_left_out() -> None:
+    connection = connect()
+    connection.form = SERVER_SENT
+    connection.deliver(Message(b"\x00"))
+    assert connection.outbox.statistics().waiting_frames == 0
+
+
+async def test_who_is_too_slow_for_its_messages_is_ended() -> None:
+    connection = connect(queue=QueueLimits(frames=2))
+    async with talking(connection) as client:
+        for _ in range(3):
+            connection.deliver(Message("hello"))
+        await wait_all_tasks_blocked()
+        assert client.close_code() == 4008
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 1011, 4008])
+async def test_to_close_with_any_code_what_waits_can_be_let_out_before(code: int) -> None:
+    connection = connect()
+    async with talking(connection) as client:
+        connection.deliver(Message("last"))
+        connection.close(code, "bye", discard=False)
+        await wait_all_tasks_blocked()
+        assert (client.heard[0], client.close_code()) == ((TEXT, b"last"), code)
+
+
+async def test_a_user_is_there_for_as_long_as_a_connection_is() -> None:
+    house = services(new_registry())
+    connection = Connection(Identity("ada"), house, ConnectionLimits())
+    async with talking(connection):
+        assert house.presence.is_online("ada")
+    assert connection.ended
+
+
+async def test_nobody_in_particular_is_nowhere() -> None:
+    house = services(new_registry())
+    async with talking(Connection(Identity(), house, ConnectionLimits())):
+        assert list(house.presence.online()) == []

@@ -17,8 +17,9 @@ from broker.core.event import Event
 from broker.core.policy import Happening, Policy
 from broker.core.ports import Identity
 from broker.core.relations import Facts
-from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import Overflow, QueueLimits
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import CLOSE, TEXT, frames_in, services
 from tests.runtime.house import OPEN, House, forever, house, seen
 from tests.runtime.sockets import Socket, counting_steps

@@ -10,10 +10,12 @@ import trio
 from trio.testing import MockClock
 
 from broker.core.errors import Close
+from broker.core.heartbeat import Beat, Heartbeat
 from broker.core.ports import Identity
-from broker.runtime.connection import Connection, ConnectionLimits
-from broker.runtime.heartbeat import Beat, Heartbeat
+from broker.runtime.connection import Connection
+from broker.runtime.heartbeat import keep_alive
 from broker.runtime.registry import Registry
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import PING, Client, services, talking
 
 HEARTBEAT = Heartbeat(interval=30, timeout=10)
@@ -23,9 +25,9 @@ HEARTBEAT = Heartbeat(interval=30, timeout=10)
 async def watched(heartbeat: Heartbeat) -> AsyncIterator[tuple[Connection, Client]]:
     """A connection that is looked after."""
     registry: Registry[Connection] = Registry(max_per_user=10)
-    connection = Connection(Identity(), services(registry), ConnectionLimits())
+    connection = Connection(Identity(), services(registry), ConnectionLimits(heartbeat=heartbeat))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(heartbeat.run, registry)
+        nursery.start_soon(keep_alive, registry, [heartbeat])
         async with talking(connection) as client:
             yield connection, client
         nursery.cancel_scope.cancel()

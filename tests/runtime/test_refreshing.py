@@ -11,7 +11,8 @@ from trio.testing import MemorySendStream
 from broker.core.forms import SERVER_SENT
 from broker.core.ports import Identity
 from broker.edge.memory_log import MemoryLog
-from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.connection import Connection
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import services
 from tests.runtime.house import House, house
 

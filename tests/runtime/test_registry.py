@@ -11,9 +11,11 @@ import trio
 
 from broker.core.index import PatternIndex
 from broker.core.ports import Identity
-from broker.runtime.connection import Connection, ConnectionLimits, PeerGone
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import QueueLimits
+from broker.runtime.party import PeerGone
 from broker.runtime.registry import Registry, RegistryStatistics, TooManyConnections
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import Tokens, services
 
 ADA = Identity("ada", {"roles": ["admin"]})
@@ -303,3 +305,16 @@ async def test_a_connection_cancelled_at_any_checkpoint_leaves_nothing() -> None
         steps += 1
     assert traces(registry) == {}
     assert steps > len(COMMANDS)
+
+
+async def test_who_follows_a_very_pattern_is_found_held_or_not() -> None:
+    registry: Registry[Connection] = Registry(max_per_user=10)
+    with ExitStack() as attached:
+        live, held, other = (connection(registry) for _ in range(3))
+        for each, pattern in ((live, "a.b"), (held, "a.b"), (other, "a.*")):
+            attached.enter_context(registry.attached(each))
+            each.subscribe(pattern)
+        registry.hold(held)
+        assert list(registry.following("a.b")) == [live, held]
+        assert list(registry.following("a.*")) == [other]
+    assert list(registry.following("a.b")) == []

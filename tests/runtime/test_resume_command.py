@@ -12,9 +12,10 @@ from broker.core.commands import MAX_ID_LENGTH
 from broker.core.errors import BrokerError, Close, LogGap, LogUnavailable
 from broker.core.forms import IDENTIFIED, PLAIN, SERVER_SENT, Form
 from broker.core.ports import Identity
-from broker.runtime.connection import Connection, ConnectionLimits, Resumed
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import QueueLimits
 from broker.runtime.registry import Registry
+from broker.runtime.services import ConnectionLimits, Resumed
 from tests.fakes import Client, Tokens, services, talking
 
 LOST = LogGap("what you have missed is gone")

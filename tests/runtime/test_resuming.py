@@ -13,11 +13,12 @@ from broker.core.forms import SERVER_SENT
 from broker.core.ports import Identity
 from broker.edge.memory_log import MemoryLog
 from broker.edge.retention import Retention
-from broker.runtime.connection import Connection, ConnectionLimits
+from broker.runtime.connection import Connection
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.registry import Registry
 from broker.runtime.resuming import LAST_EVENTS, Resuming
 from broker.runtime.routing import EVENTS_PER_TURN
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import services
 from tests.runtime.house import OPEN, House, house
 from tests.runtime.resumes import RESUMED, heard, numbers, position, resume, slow_reader

@@ -14,8 +14,10 @@ from broker.core.errors import Close, LogUnavailable
 from broker.core.event import Record
 from broker.core.ports import Identity
 from broker.edge.memory_log import MemoryLog
-from broker.runtime.connection import Connection, ConnectionLimits, PeerGone
+from broker.runtime.connection import Connection
 from broker.runtime.outbox import QueueLimits
+from broker.runtime.party import PeerGone
+from broker.runtime.services import ConnectionLimits
 from tests.fakes import services
 from tests.runtime.house import House, house
 from tests.runtime.resumes import RESUMED, heard, numbers, resume, slow_reader

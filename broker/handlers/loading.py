@@ -1,0 +1,36 @@
+"""Finding the application's handlers by the names in the configuration: `package.module:app`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from broker.core.errors import OperatorError
+from broker.handlers.declaring import Handlers
+
+
+def load_handlers(names: Iterable[str], folder: Path) -> Sequence[Handlers]:
+    """Import the modules, looked for in `folder` first; `package.module` alone stands for its `app`.
+
+    Raises OperatorError, with what could not be found or imported.
+    """
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return [_load(name) for name in names]
+
+
+def _load(name: str) -> Handlers:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except OperatorError as error:
+        raise OperatorError(f"handlers.modules: {name!r}: {error}") from error
+    except Exception as error:
+        raise OperatorError(f"handlers.modules: {name!r} can't be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, attribute or "app", None)
+    if not isinstance(found, Handlers):
+        what = "there is no such name in it" if found is None else f"that is no Handlers but {type(found).__name__}"
+        raise OperatorError(f"handlers.modules: {name!r}: {what}")
+    return found
