@@ -98,8 +98,9 @@ class Broker:
         self._stopping = trio.Event()
         self._calls = Calls()
         self._handlers = parts.handlers
-        self._attendance = Attendance(self._ingest, config.presence.online, config.presence.offline)
-        self._presence = Presence(config.presence.grace, self._announce)
+        presence = config.presence
+        self._attendance = Attendance(self._ingest, presence.online, presence.offline) if presence.enabled else None
+        self._presence = Presence(presence.grace, self._announce)
         self._rooms: Rooms[Connection] = Rooms()
         house = House(self._registry, self._rooms, self._presence, self._ingest, DEFAULT)
         usual = Endpoint(_limits(config.websocket), config.websocket.subprotocols)
@@ -228,11 +229,11 @@ class Broker:
             logger.info("policy.reloaded", extra={"file": str(file), "rules": len(policy.rules)})
 
     def _adopt(self, policy: Policy) -> None:
-        relation = self._attendance.relation
-        self._dispatcher.adopt(policy.with_relation(relation))
+        self._dispatcher.adopt(policy.with_relation(self._attendance.relation) if self._attendance else policy)
 
     async def _announce(self, news: Mapping[str, bool]) -> None:
-        await self._attendance.publish(news)
+        if self._attendance:
+            await self._attendance.publish(news)
         tell_application(self._handlers, self._calls, news)
 
     def _bid_farewell(self) -> None:

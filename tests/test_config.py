@@ -17,6 +17,7 @@ from broker.config import (
     BindingConfig,
     CompressionConfig,
     Config,
+    PresenceConfig,
     SecretSource,
     SourceConfig,
     TlsConfig,
@@ -81,6 +82,14 @@ def test_an_empty_file_is_valid_and_has_the_documented_defaults() -> None:
     assert config.auth.secret == SecretSource(file=FOLDER / ".broker/jwt.secret", generate=True)
     assert (config.log.path, config.log.retain_bytes) == (".broker/log.db", 1_073_741_824)
     assert (config.connectors.webhook.enabled, config.connectors.stdin.enabled) == (True, False)
+
+
+def test_there_are_events_of_presence_where_something_asks_for_them() -> None:
+    assert not read("").presence.enabled
+    assert read('handlers.modules = ["chat:app"]').presence.enabled
+    assert not read('handlers.modules = ["chat:app"]\npresence.enabled = false').presence.enabled
+    assert read("[presence]").presence == PresenceConfig()
+    assert read("", {"BROKER_PRESENCE__GRACE": "1"}).presence == PresenceConfig(grace=1.0)
 
 
 def test_the_shipped_file_says_what_holds_without_it() -> None:

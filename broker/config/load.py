@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import attrs
+
 from broker.config import reading, rules
 from broker.config.environ import override
 from broker.config.reading import Problem
-from broker.config.schema import Config
+from broker.config.schema import Config, PresenceConfig
 from broker.core import toml
 from broker.core.errors import Fault, FaultyFile
 
@@ -40,18 +42,15 @@ def parse_config(text: str, file: str, folder: Path, environ: Mapping[str, str])
     """
     document = toml.parse(text, file)
     overridden = override(document.data, Config, environ)
-    refused = rules.not_in_this_release(overridden.data)
     config, misread = reading.structure(overridden.data, Config)
-    problems = overridden.problems + refused + [problem for problem in misread if not _beneath(problem, refused)]
+    if "presence" not in overridden.data:
+        config = attrs.evolve(config, presence=PresenceConfig(enabled=bool(config.handlers.modules)))
+    problems = overridden.problems + misread
     spoiled = {problem.key for problem in problems}
     problems += [problem for problem in rules.check(config) if not spoiled & {problem.key, *problem.also}]
     if problems:
         raise FaultyFile(file, [_fault(problem, document, overridden.origins) for problem in problems])
     return reading.resolve(config, folder)
-
-
-def _beneath(problem: Problem, others: list[Problem]) -> bool:
-    return any(problem.path[: len(other.path)] == other.path for other in others)
 
 
 def _fault(problem: Problem, document: toml.Document, origins: Mapping[toml.Path, str]) -> Fault:

@@ -1,16 +1,13 @@
-"""Rules that no single value can keep or break: what belongs together, what excludes each other, what comes later."""
+"""Rules that no single value can keep or break: what belongs together, what excludes each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from broker.config.reading import Problem
 from broker.config.schema import AmqpConfig, AuthConfig, Config, SourceConfig, WebSocketConfig
 
 _OWN_PATHS = ("/healthz", "/readyz", "/metrics", "/client.js", "/client.d.ts")
-_LATER = "is not available in this release"
-_NOT_YET: Sequence[tuple[tuple[str, ...], object, str]] = ()
 
 
 def check(config: Config) -> list[Problem]:
@@ -22,19 +19,6 @@ def check(config: Config) -> list[Problem]:
         *_amqp(config.connectors.amqp),
         *_sources(config.connectors.webhook.sources),
     ]
-
-
-def not_in_this_release(data: Mapping[str, Any]) -> list[Problem]:
-    """What `data` asks for that a later release will have: refused, since to ignore it would be worse."""
-    return [Problem(path, _LATER, hint) for path, default, hint in _NOT_YET if _look_up(data, path, default) != default]
-
-
-def _look_up(data: Any, path: tuple[str, ...], default: Any) -> Any:
-    for key in path:
-        if not isinstance(data, Mapping) or key not in data:
-            return default
-        data = data[key]
-    return data
 
 
 def _websocket(websocket: WebSocketConfig) -> Iterator[Problem]:

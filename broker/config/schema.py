@@ -135,8 +135,13 @@ class HandlersConfig:
 
 @attrs.frozen(kw_only=True)
 class PresenceConfig:
-    """`[presence]`: the events that tell of a user's first connection and, `grace` seconds later, of the last's end."""
+    """`[presence]`: the events that tell of a user's first connection and, `grace` seconds later, of the last's end.
 
+    Without the table there are such events only beside handlers: to a broker that just hands on the events of others,
+    they would be events that nobody has published.
+    """
+
+    enabled: bool = True
     online: UserEvent = "users.<userId>.online"
     offline: UserEvent = "users.<userId>.offline"
     grace: Seconds = 5.0
@@ -216,5 +221,5 @@ class Config:
     log: LogConfig = LogConfig()
     ingest: IngestConfig = IngestConfig()
     handlers: HandlersConfig = HandlersConfig()
-    presence: PresenceConfig = PresenceConfig()
+    presence: PresenceConfig = PresenceConfig(enabled=False)
     connectors: ConnectorsConfig = ConnectorsConfig()

@@ -32,9 +32,6 @@ default = "everyone"
 [[rules]]
 events = "users.<userId>.**"
 visible_to = { users = "<userId>" }
-[[rules]]
-events = "users.<userId>.{online,offline}"  # tail's own
-visible_to = "nobody"
 """
 
 

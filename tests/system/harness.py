@@ -20,18 +20,7 @@ import jwt
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED_CONFIG = (REPOSITORY / "config.toml").read_text()
 SHIPPED_POLICY = (REPOSITORY / "policy.toml").read_text()
-# Who comes is told by an event: those who do not test that call it so, and do not see it. Nobody goes for an hour.
-QUIET = {
-    "BROKER_PRESENCE__ONLINE": "presence.<userId>.online",
-    "BROKER_PRESENCE__OFFLINE": "presence.<userId>.offline",
-    "BROKER_PRESENCE__GRACE": "3600",
-}
-OPEN_POLICY = """default = "everyone"
-
-[[rules]]
-events = "presence.<userId>.{online,offline}"
-visible_to = "nobody"
-"""
+OPEN_POLICY = 'default = "everyone"\n'
 PATIENCE = 20.0  # seconds for what takes a moment; only a fault makes anybody wait that long
 
 T = TypeVar("T")
@@ -176,10 +165,9 @@ class Broker:
 
 @dataclass
 class Brokers:
-    """Starts brokers, and sees to it that each one ends well. environment: what configures them besides their files."""
+    """Starts brokers, and sees to it that each one ends well."""
 
     folder: Path
-    environment: Mapping[str, str] = field(default_factory=lambda: QUIET)
     running: list[Broker] = field(default_factory=list)
 
     def start(
@@ -214,9 +202,7 @@ class Brokers:
     def _run(self, folder: Path, *, arguments: Sequence[str] = (), stdin: int | None = subprocess.DEVNULL) -> Broker:
         command = [*BROKER, "run", "--ready-file", "ready.json", *arguments]
         with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
-            process = subprocess.Popen(
-                command, cwd=folder, env=environ(**self.environment), stdin=stdin, stdout=output, stderr=errors
-            )
+            process = subprocess.Popen(command, cwd=folder, env=environ(), stdin=stdin, stdout=output, stderr=errors)
         broker = Broker(folder, process)
         self.running.append(broker)
         return broker

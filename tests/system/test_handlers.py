@@ -152,7 +152,7 @@ def test_a_wrong_module_is_told_and_nothing_is_started(tmp_path: Path, name: str
 
 def test_thousands_who_come_call_and_leave_leave_nothing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     total = request.config.getoption("--soak")
-    applications = Applications(tmp_path, {})
+    applications = Applications(tmp_path)
     broker = applications.start("presence.grace = 0.1\nlog.retain_events = 100")
     _soak(broker, 100)
     before, files = broker.resident_bytes(), broker.open_files()

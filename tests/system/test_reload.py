@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import WebSocketException
 
 from tests.system.application import Applications, socket
-from tests.system.harness import BROKER, QUIET, Broker, command, environ, eventually
+from tests.system.harness import BROKER, Broker, command, environ, eventually
 
 pytestmark = pytest.mark.system
 
@@ -57,7 +57,7 @@ def developer(tmp_path: Path) -> Iterator[Developer]:
     folder = Applications(tmp_path).place('handlers.modules = ["greeting"]\n', POLICY, files)
     run = [*BROKER, "run", "--reload", "--ready-file", "ready.json"]
     with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen(run, cwd=folder, env=environ(**QUIET), stdout=output, stderr=errors)
+        process = subprocess.Popen(run, cwd=folder, env=environ(), stdout=output, stderr=errors)
     developer = Developer(folder, process)
     developer.wait_ready()
     developer.wait_answer(1)
