@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from broker.core.errors import ClientError
     from broker.core.http import Request
     from broker.handlers.admitting import Accepted
+    from broker.handlers.channel import Channel
     from broker.handlers.connection import Connection
-    from broker.handlers.declaring import Channel, Handlers
+    from broker.handlers.declaring import Handlers
     from broker.handlers.errors import Refused
     from broker.handlers.hooks import Received, Sent, log_error, log_received
 
@@ -35,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Accepted": "broker.handlers.admitting",
-    "Channel": "broker.handlers.declaring",
+    "Channel": "broker.handlers.channel",
     "ClientError": "broker.core.errors",
     "Connection": "broker.handlers.connection",
     "Handlers": "broker.handlers.declaring",

@@ -8,29 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import trio
 
 from broker.core.commands import Command, problem, reply
 from broker.core.errors import BrokerError, ClientError, Close
-from broker.core.index import PatternIndex
 from broker.core.message import Message
-from broker.core.shapes import Shape, rank
+from broker.handlers.channel import Channel
 from broker.handlers.connection import Connection
 from broker.handlers.data import plain
-from broker.handlers.declaring import Channel, CommandHandler, Handlers, MessageHandler
-from broker.handlers.errors import BadHandler, HandlerFailed, HandlerTimedOut, NotAuthorized, TooManyWaiting
+from broker.handlers.declaring import Handlers
+from broker.handlers.errors import BadHandler, HandlerFailed, HandlerTimedOut, NotAuthorized, Refused, TooManyWaiting
 from broker.handlers.hooks import Hooks, Received, call, chosen
 from broker.handlers.house import House, current_client, current_hooks
+from broker.handlers.naming import Names
+from broker.handlers.place import CommandHandler, MessageHandler
 from broker.handlers.signature import Signature
 from broker.runtime.calls import MAX_WAITING, Call, Calls
 from broker.runtime.connection import Connection as Client
 from broker.runtime.obeying import answer
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 HOOK_TIMEOUT: Final = 10.0  # seconds for `authorize`, `on_connect` and `on_disconnect`
 
@@ -69,15 +68,17 @@ class Application:
         self._house = house
         self._calls = calls
         self._timeout = timeout
-        self._connections: dict[Client, Connection] = {}
+        self._peers: dict[Client, None] = {}
         self._deciding: Counter[Client] = Counter()  # subscriptions that wait for `authorize`, and what waits for them
+        for one in handlers:
+            one.move_in(house, self._peers.keys())
         wider = [one.hooks for one in handlers]
         hooks = self._hooks = {one: chosen([one.hooks, *wider]) for one in handlers}
         places = [(place, place.hooks.before(hooks[one])) for one in handlers for place in (one, *one.channels)]
         commands = [replace(each, hooks=each.hooks.before(wide)) for place, wide in places for each in place.commands]
-        self._commands = _Shapes([(each.shape, each) for each in commands])
-        self._channels = _Shapes([(each.shape, (each, wide)) for each, wide in places if isinstance(each, Channel)])
-        messages = [replace(each, hooks=hooks[one]) for one in handlers for each in one.messages]
+        self._commands = Names([(each.name, each) for each in commands])
+        self._channels = Names([(each.template, (each, wide)) for each, wide in places if isinstance(each, Channel)])
+        messages = [replace(each, hooks=each.hooks.before(hooks[one])) for one in handlers for each in one.messages]
         self._texts = _only([each for each in messages if each.takes_text])
         self._bytes = _only([each for each in messages if each.takes_bytes])
 
@@ -85,7 +86,8 @@ class Application:
 
     def connected(self, client: Client) -> None:
         """See `Application` in `runtime/services.py`."""
-        self._connections[client] = connection = Connection(client, self._house, self._connections.keys())
+        connection = self._house.connections[client] = Connection(client, self._house, self._peers.keys())
+        self._peers[client] = None
         for one in self._handlers:
             if one.connects is not None:
                 self._calls.put(client, partial(self._connect, client, connection, one), always=True)
@@ -112,11 +114,12 @@ class Application:
         channel, hooks = (None if "*" in name else self._channels.find(name)) or (None, Hooks())
         if channel is None or channel.permits is None:
             return self.postpone(client, command)  # lest it overtakes one of those
-        connection = self._connections[client]
+        connection = self._house.connections[client]
         received = Received(connection, command.event, command.data, command.id)
-        offered = {"connection": connection, "user": client.user, **_segments(channel.shape, name)}
+        offered = {"connection": connection, "user": client.user, **channel.template.read(name)}
         asked = _Asked(received, channel.permits, offered, HOOK_TIMEOUT, hooks)
         self._decide(client, partial(self._subscribe, client, name, asked))
+        client.spare()
         return True
 
     def postpone(self, client: Client, command: Command) -> bool:
@@ -135,19 +138,22 @@ class Application:
     # What runs then.
 
     async def _connect(self, client: Client, connection: Connection, one: Handlers) -> None:
-        if not await self._hook(client, "on_connect", one, {"connection": connection, "user": client.user}):
-            client.close(Close.INTERNAL_ERROR, "on_connect failed")
+        match await self._hook(client, "on_connect", one, {"connection": connection, "user": client.user}):
+            case Refused(code=code, reason=reason):
+                client.close(code, reason)
+            case Exception():
+                client.close(Close.INTERNAL_ERROR, "on_connect failed")
 
     async def _disconnect(self, client: Client, code: int, reason: str) -> None:
-        offered = {"connection": self._connections[client], "user": client.user, "code": code, "reason": reason}
+        offered = {"connection": self._house.connections[client], "user": client.user, "code": code, "reason": reason}
         try:
             for one in self._handlers:
                 await self._hook(client, "on_disconnect", one, offered)
         finally:
             self._forget(client)
 
-    async def _hook(self, client: Client, name: str, one: Handlers, offered: Mapping[str, Any]) -> bool:
-        """Call this hook of theirs, if they have it; False: it failed, and the middleware has been told."""
+    async def _hook(self, client: Client, name: str, one: Handlers, offered: Mapping[str, Any]) -> Exception | None:
+        """Call this hook of theirs, if they have it; returns what it raised, of which the middleware has been told."""
         signature = one.connects if name == "on_connect" else one.disconnects
         hooks = self._hooks[one]
         with _current(client, hooks):
@@ -155,18 +161,20 @@ class Application:
                 if signature is not None:
                     with trio.fail_after(HOOK_TIMEOUT):
                         await signature.call(offered)
+            except Refused as refused:
+                return refused
             except Exception as error:
-                await self._report(error, Received(self._connections[client], name, None), hooks)
-                return False
-        return True
+                await self._report(error, Received(self._house.connections[client], name, None), hooks)
+                return error
+        return None
 
     def _forget(self, client: Client) -> None:
-        del self._connections[client]
+        del self._peers[client], self._house.connections[client]
         self._deciding.pop(client, None)
         self._house.rooms.leave_all(client)
 
     async def _message(self, client: Client, handler: MessageHandler, message: str | bytes) -> None:
-        connection = self._connections[client]
+        connection = self._house.connections[client]
         received = Received(connection, None, message)
         offered = {"connection": connection, "user": client.user, "message": message}
         asked = _Asked(received, handler.signature, offered, handler.timeout or self._timeout, handler.hooks)
@@ -176,13 +184,13 @@ class Application:
             client.tell(problem(error))
 
     async def _command(self, client: Client, handler: CommandHandler, command: Command) -> None:
-        connection = self._connections[client]
+        connection = self._house.connections[client]
         received = Received(connection, command.event, command.data, command.id)
         try:
             if handler.channel is not None:
                 _check_on_channel(client, handler.channel, command.event)
             offered = {
-                **_segments(handler.shape, command.event),
+                **handler.name.read(command.event),
                 "connection": connection,
                 "user": client.user,
                 "id": command.id,
@@ -208,17 +216,21 @@ class Application:
                 await self._report(error, asked.received, asked.hooks)
 
     async def _subscribe(self, client: Client, name: str, asked: _Asked) -> None:
-        command_id = asked.received.id
+        command_id, is_new = asked.received.id, False
         try:
             if await self._run(client, asked) is not True:
                 client.unsubscribe(name)  # it may have been on it
                 raise NotAuthorized(f"you may not be on {name}")
-            data = client.subscribe(name)
+            is_new = name not in client.patterns
+            data = client.subscribe(name, spared=True)
         except BrokerError as error:
+            is_new = False
             client.tell(problem(error, command_id))
         else:
             if command_id is not None:
                 client.tell(reply(command_id, data))
+        if not is_new:
+            client.charge()
 
     async def _postponed(self, client: Client, command: Command) -> None:
         await trio.lowlevel.checkpoint()
@@ -270,29 +282,6 @@ class Application:
             raise TooManyWaiting("too many of your commands wait; wait for their answers")
 
 
-class _Shapes(Generic[T]):
-    """Values by the shape of a name; the most specific one counts."""
-
-    def __init__(self, pairs: Sequence[tuple[Shape, T]]) -> None:
-        ranked = sorted(
-            ((pattern, shape, value) for shape, value in pairs for pattern in shape.patterns),
-            key=lambda entry: rank(entry[0]),
-        )
-        self._values = [value for _, _, value in ranked]
-        self._index: PatternIndex[int] = PatternIndex()
-        seen: dict[str, Shape] = {}
-        for place, (pattern, shape, _) in enumerate(ranked):
-            if pattern in seen:
-                raise BadHandler(f"{shape.text!r} and {seen[pattern].text!r} are the same name: it has two handlers")
-            seen[pattern] = shape
-            self._index.add(pattern, place)
-
-    def find(self, name: str) -> T | None:
-        """The value for this name, or None."""
-        found = self._index.match(name)
-        return self._values[min(min(places) for places in found)] if found else None
-
-
 @contextmanager
 def _current(client: Client, hooks: Hooks) -> Iterator[None]:
     """What is called in the block knows whose message is being handled."""
@@ -311,13 +300,8 @@ def _only(handlers: Sequence[MessageHandler]) -> MessageHandler | None:
     return handlers[0] if handlers else None
 
 
-def _segments(shape: Shape, name: str) -> dict[str, str]:
-    segments = name.split(".")
-    return {placeholder: segments[place] for placeholder, place in shape.placeholders.items()}
-
-
 def _check_on_channel(client: Client, channel: Channel, event: str) -> None:
-    name = ".".join(event.split(".")[: len(channel.shape.text.split("."))])
+    name = channel.template.beginning_of(event)
     if name not in client.patterns:
         raise NotAuthorized(f"subscribe to {name} first")
 

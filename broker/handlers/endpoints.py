@@ -25,7 +25,6 @@ def build_endpoints(
     path, usual = first
     by_path: dict[str, list[Handlers]] = {}
     for one in handlers:
-        one.move_in(house)
         by_path.setdefault(one.path or path, []).append(one)
     return {path: usual} | {
         where: replace(

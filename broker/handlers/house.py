@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -19,6 +19,9 @@ from broker.runtime.presence import Presence
 from broker.runtime.registry import Registry
 from broker.runtime.rooms import Rooms
 
+if TYPE_CHECKING:
+    from broker.handlers.connection import Connection
+
 SOURCE: Final = "handler"
 SENDS_PER_TURN: Final = 250  # a few milliseconds between two chances for everybody else
 
@@ -29,13 +32,18 @@ current_client: ContextVar[Client] = ContextVar("current_client")
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The running broker, as the application sees it."""
+    """The running broker, as the application sees it. connections: those of all paths that have handlers."""
 
     registry: Registry[Client]
     rooms: Rooms[Client]
     presence: Presence
     publisher: Publisher
     hooks: Hooks
+    connections: dict[Client, Connection] = field(default_factory=dict)
+
+    def seen(self, clients: Iterable[Client]) -> Collection[Connection]:
+        """These clients as handlers see them; those whose path has none are left out."""
+        return [self.connections[client] for client in clients if client in self.connections]
 
     async def send(self, content: Any, clients: Collection[Client]) -> int:
         """Send to each of them; returns how many there are. Who has gone meanwhile is no error.

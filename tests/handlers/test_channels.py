@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -235,3 +236,39 @@ async def test_the_most_specific_channel_counts() -> None:
         ada = await broker.join()
         assert await ask(ada, "subscribe", "rooms.secret") == "not_authorized"
         assert await ask(ada, "subscribe", "rooms.open") == {"pattern": "rooms.open"}
+
+
+async def test_who_subscribes_to_the_name_on_another_path_hears_nothing() -> None:
+    teams = Teams()
+    async with running(teams.app, Handlers(path="/public")) as broker:
+        ada, eve = await broker.join("ada", teams=["red"]), await broker.join("eve", "/public")
+        await ask(ada, "subscribe", RED)
+        assert await ask(eve, "subscribe", RED) == {"pattern": RED}
+        assert await ask(ada, f"{RED}.say.hello") == 1
+        assert [each.user for each in teams.channel.members(team="red")] == ["ada"]
+        assert eve.json() == [{"reply": "asked", "data": {"pattern": RED}}]
+
+
+async def test_a_burst_of_subscriptions_to_channels_does_not_count(autojump_clock: MockClock) -> None:
+    teams = Teams()
+    limits = replace(LIMITS, commands_per_second=5)
+    async with running(teams.app, limits=limits) as broker:
+        ada = await broker.join("ada", teams=[f"t{number}" for number in range(50)])
+        await tell(ada, *[command("subscribe", f"teams.t{number}.desk") for number in range(50)])
+        await trio.sleep(1)
+        assert len(ada.json()) == 50
+        assert broker.registry.statistics().subscriptions == 50
+
+
+@pytest.mark.parametrize("who", ["eve", "ada"])
+async def test_a_flood_of_those_that_are_refused_or_there_already_does_count(
+    who: str, autojump_clock: MockClock
+) -> None:
+    teams = Teams()
+    limits = replace(LIMITS, commands_per_second=5)
+    async with running(teams.app, limits=limits) as broker:
+        client = await broker.join(who, teams=["red"] if who == "ada" else [])
+        await tell(client, *[command("subscribe", RED) for _ in range(8)])
+        await trio.sleep(0.1)
+        assert client.close_code() == 1008
+        assert len(teams.asked) <= 8

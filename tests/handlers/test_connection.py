@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from broker import Connection, Handlers
+from broker import Connection, Handlers, Refused
 from broker.core.ports import Identity
 from tests.handlers.house import ask, command, request, running, tell, texts
 
@@ -275,3 +275,35 @@ async def test_a_ping_asks_for_a_sign_of_life_and_a_pong_is_one() -> None:
         client = await broker.join()
         await ask(client, "a")
         assert sorted(opcode for opcode, _ in client.heard) == [1, 9, 10]
+
+
+async def test_who_is_where_can_be_asked() -> None:
+    app = lobby()
+    async with running(app, Handlers(path="/other")) as broker:
+        ada, bob = await broker.join("ada"), await broker.join("bob")
+        await broker.join("ada", "/other")
+        for each in (bob, ada):
+            await ask(each, "join", "tea")
+        assert [each.user for each in app.members("tea")] == ["bob", "ada"]
+        assert app.members("nowhere") == []
+        assert [each.user for each in app.connections] == ["ada", "bob"]
+        assert [each.request.path for each in app.connections_of("ada")] == ["/ws", "/other"]
+        bob.hang_up()
+        await wait_all_tasks_blocked()
+        assert [each.user for each in app.members("tea")] == ["ada"]
+        assert app.connections_of("bob") == []
+
+
+async def test_on_connect_may_refuse_with_a_code_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    app = lobby()
+
+    @app.on_connect
+    async def only_ada(user: str) -> None:
+        if user != "ada":
+            raise Refused(4403, "ada only")
+
+    async with running(app) as broker:
+        ada, bob = await broker.join("ada"), await broker.join("bob")
+        assert await ask(ada, "join", "tea") == ["tea"]
+        assert bob.ending == (4403, "ada only")
+    assert "handler.failed" not in caplog.messages

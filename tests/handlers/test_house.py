@@ -12,7 +12,6 @@ from broker import Connection, Handlers
 from broker.core.ports import Identity
 from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.services import ConnectionLimits
-from tests.handlers import house as house_module
 from tests.handlers.house import BINARY, ask, request, running, texts
 
 
@@ -121,11 +120,10 @@ async def test_a_large_crowd_lets_others_run_between() -> None:
         assert all(texts(client) == ["hello", *map(str, range(700))] for client in clients)
 
 
-async def test_who_is_too_slow_is_ended_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_is_too_slow_is_ended_and_the_others_are_not() -> None:
     limits = ConnectionLimits(queue=QueueLimits(frames=2, overflow=Overflow.DISCONNECT))
-    monkeypatch.setattr(house_module, "LIMITS", limits)
     app = Handlers()
-    async with running(app) as broker:
+    async with running(app, limits=limits) as broker:
         slow, quick = await broker.join("slow"), await broker.join("quick")
         for _ in range(3):
             await app.to("slow").send("x")

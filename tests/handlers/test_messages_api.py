@@ -139,7 +139,7 @@ async def test_the_body_is_the_message(content_type: str | None, body: bytes, op
         (None, b'"\xff"', 400, "bad_shape"),
         (None, b"[" * 500, 400, "bad_event"),
         ("text/plain", b"\xff", 400, "bad_shape"),
-        ("text/html", b"<p>", 400, "bad_shape"),
+        ("text/html", b"<p>", 415, "unsupported_media_type"),
         (None, b"1" * (MAX_BODY + 1), 413, "body_too_large"),
     ],
 )
