@@ -22,13 +22,14 @@ from broker.runtime.connection import Connection as Client
 if TYPE_CHECKING:
     from broker.handlers.connection import Connection
 
-_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+|/")
+_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~-]+|<[A-Za-z_][A-Za-z0-9_]*>))+|/")
 
 
 class Handlers(Place):
     """The handlers of one path. Several may share a path, if their commands differ.
 
-    path: where clients connect; by default `websocket.path`. heartbeat, heartbeat_timeout: seconds; compression:
+    path: where clients connect; by default `websocket.path`. In it `<name>` stands for a segment, which is then one of
+    `connection.request.params`. heartbeat, heartbeat_timeout: seconds; compression:
     whether it is offered; by default those of the configuration.
     """
 
@@ -41,7 +42,7 @@ class Handlers(Place):
         compression: bool | None = None,
     ) -> None:
         if path is not None and _PATH.fullmatch(path) is None:
-            raise BadHandler(f"{path!r} is no path: write it like /ws/private")
+            raise BadHandler(f"{path!r} is no path: write it like /ws/private, or /shops/<shop>")
         check_seconds("heartbeat", heartbeat)
         check_seconds("heartbeat_timeout", heartbeat_timeout)
         super().__init__("", None)

@@ -105,6 +105,11 @@ def test_the_door_asks_who_is_there(application: Broker) -> None:
         assert client.recv(timeout=20) == "welcome"
 
 
+def test_a_path_may_have_placeholders(application: Broker) -> None:
+    with socket(application, "/shops/tea%20%26%20cake") as client:
+        assert client.recv(timeout=20) == "tea & cake"
+
+
 def test_what_a_handler_publishes_goes_by_the_policy(applications: Applications) -> None:
     policy = '[[rules]]\nevents = "open"\nvisible_to = "everyone"\n'
     broker = applications.start(policy=policy)
