@@ -30,7 +30,7 @@ from broker.edge.browser import browser_routes
 from broker.edge.front import Front, FrontSettings
 from broker.edge.listener import open_listeners
 from broker.edge.metrics import Metrics
-from broker.handlers.attendance import RELATION, Attendance, tell_application
+from broker.handlers.attendance import RELATION, Attendance, Witness
 from broker.handlers.declaring import Handlers
 from broker.handlers.endpoints import build_endpoints
 from broker.handlers.hooks import DEFAULT
@@ -98,13 +98,13 @@ class Broker:
         self._counters = Counter(policy_reloads=0, policy_reloads_failed=0)
         self._stopping = trio.Event()
         self._calls = Calls()
-        self._handlers = parts.handlers
+        self._witness = Witness(parts.handlers, self._calls)
         self._lifespans = Lifespans(each for one in parts.handlers for each in one.lifespans)
         presence = config.presence
         self._attendance = Attendance(self._ingest, presence.online, presence.offline) if presence.enabled else None
         self._presence = Presence(presence.grace, self._announce)
         self._rooms: Rooms[Connection] = Rooms()
-        house = House(self._registry, self._rooms, self._presence, self._ingest, DEFAULT)
+        house = self._house = House(self._registry, self._rooms, self._presence, self._ingest, DEFAULT)
         usual = Endpoint(_limits(config.websocket), config.websocket.subprotocols)
         self._endpoints = build_endpoints(
             parts.handlers, (config.websocket.path, usual), house, self._calls, config.handlers.timeout
@@ -206,6 +206,7 @@ class Broker:
         return {
             **self._dispatcher.counters,
             **self._resuming.counters,
+            **self._house.counters,
             **self._counters,
             "connectors_failed": failed,
             **connectors,
@@ -248,7 +249,7 @@ class Broker:
     async def _announce(self, news: Mapping[str, bool]) -> None:
         if self._attendance:
             await self._attendance.publish(news)
-        tell_application(self._handlers, self._calls, news)
+        self._witness.tell(news)
 
     def _bid_farewell(self) -> None:
         for connection in self._registry:

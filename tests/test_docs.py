@@ -77,6 +77,7 @@ def test_every_metric_is_described() -> None:
     served = Broker(Config(), Parts(Policy(), Anonymous(), MemoryLog(), connectors=[Stdin()]))
     described = set(re.findall(r"^\| `broker_(\w+)` \|", OPERATIONS, re.MULTILINE))
     counted = {"events", "repeated", "failed", "visibility_faults", "deliveries", "connectors_failed"}
+    counted |= {"calls", "calls_failed", "calls_timed_out"}
     counted |= {"resumes", "resumes_failed", "replayed"}
     counted |= {"policy_reloads", "policy_reloads_failed", "stdin_published", "stdin_refused"}
     counted |= {f"deliveries_{fate.value}" for fate in Fate if fate is not Fate.QUEUED}

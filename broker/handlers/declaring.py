@@ -13,7 +13,7 @@ from broker.handlers.channel import Channel
 from broker.handlers.data import plain
 from broker.handlers.errors import BadHandler
 from broker.handlers.hooks import UNSET, Hooks, OnError, OnReceived, OnSent, Unset, checked
-from broker.handlers.house import SOURCE, House, current_client
+from broker.handlers.house import SOURCE, House, current
 from broker.handlers.lifespan import L, Lifespan, read_lifespan
 from broker.handlers.place import F, MessageHandler, Place, check_seconds, only_one
 from broker.handlers.signature import Signature, read_signature
@@ -203,7 +203,8 @@ class Handlers(Place):
 
         Raises RuntimeError outside of a handler. Returns how many connections there are.
         """
-        client = current_client.get(None)
+        now = current.get()
+        client = now.client if now else None
         if client is None:
             raise RuntimeError("outside of a handler nobody is the caller: use to(users).send(…)")
         return await self.house.send(message, [client] if client.user is None else self.house.of_users([client.user]))

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from broker.core.errors import OperatorError
+from broker.handlers.containing import contained
 from broker.handlers.errors import BadHandler
 from broker.handlers.signature import name_of
 
@@ -71,10 +72,11 @@ class Lifespans:
         name, is_open = name_of(lifespan), False
         with trio.CancelScope(deadline=trio.current_time() + START_TIMEOUT) as opening:
             try:
-                async with lifespan():
-                    opening.deadline, is_open = math.inf, True
-                    task_status.started(None)
-                    await self._ending.wait()
+                with contained():
+                    async with lifespan():
+                        opening.deadline, is_open = math.inf, True
+                        task_status.started(None)
+                        await self._ending.wait()
             except Exception as error:
                 if is_open:
                     logger.exception("lifespan.failed", extra={"lifespan": name})

@@ -67,7 +67,8 @@ class Application:
         presence = Presence(0, nothing_to_say)
         self.house = house = House(self.registry, self.rooms, presence, self.published, DEFAULT)
         self.endpoints = build_endpoints(handlers, ("/ws", Endpoint(limits)), house, self.calls, timeout)
-        self._services = Services(self.registry, Tokens(), NobodyResumes(), presence)
+        self.tokens = Tokens()
+        self._services = Services(self.registry, self.tokens, NobodyResumes(), presence)
 
     async def join(self, user: str | None = "ada", path: str = "/ws", **claims: Any) -> Client:
         """A client that has come to a path, and whose `on_connect` has begun."""

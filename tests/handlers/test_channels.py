@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker import ClientError, Connection, Handlers
+from broker.core.ports import Identity
 from broker.handlers.errors import BadHandler
 from tests.handlers.house import LIMITS, ask, command, running, tell
 
@@ -272,3 +273,31 @@ async def test_a_flood_of_those_that_are_refused_or_there_already_does_count(
         await trio.sleep(0.1)
         assert client.close_code() == 1008
         assert len(teams.asked) <= 8
+
+
+@pytest.mark.parametrize("event", ["teams.*.desk.say.x", "teams..desk.say.x", "teams.**.say.x"])
+async def test_no_wildcard_is_a_way_to_a_handler(event: str) -> None:
+    teams = Teams()
+    async with running(teams.app) as broker:
+        eve = await broker.join("eve")
+        await ask(eve, "subscribe", "teams.*.desk")
+        assert await ask(eve, event) == "unknown_command"
+
+
+async def test_with_another_token_one_is_asked_again_whether_one_may(autojump_clock: MockClock) -> None:
+    teams = Teams()
+    async with running(teams.app) as broker:
+        client = await broker.join("ada", teams=["red", "blue"])
+        for name in (RED, "teams.blue.desk", "lobby", "other.events"):
+            await ask(client, "subscribe", name)
+        broker.tokens.known["new"] = Identity("ada", {"teams": ["blue"]})
+        teams.takes = 1
+        assert await ask(client, "authenticate", "new") == {"expires_at": None}
+        await ask(client, "authenticate", "new")
+        await trio.sleep(10)
+        assert [each for each in client.json() if "error" in each] == [
+            {"error": f"you may not be on {RED}", "code": "not_authorized"}
+        ]
+        assert sorted(teams.asked[2:]) == ["ada blue", "ada blue", "ada red"]
+        assert await ask(client, f"{RED}.say.hello") == "not_authorized"
+        assert broker.registry.statistics().subscriptions == 3
