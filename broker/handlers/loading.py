@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,13 +13,20 @@ from broker.handlers.declaring import Handlers
 
 
 def load_handlers(names: Iterable[str], folder: Path) -> Sequence[Handlers]:
-    """Import the modules, looked for in `folder` first; `package.module` alone stands for its `app`.
+    """Import the modules, of which `folder` has those that the standard library has not; then comes what is installed.
 
-    Raises OperatorError, with what could not be found or imported.
+    `package.module` alone stands for its `app`. Raises OperatorError, with what could not be found or imported.
     """
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+        sys.path.insert(_end_of_standard_library(), str(folder))
     return [_load(name) for name in names]
+
+
+def _end_of_standard_library() -> int:
+    # In front of it a `token.py` of the application's would be what anybody gets who imports `token` from now on.
+    # Behind what is installed, the application's modules would be hidden by whatever some package brings along.
+    library = str(Path(os.__file__).parent)
+    return 1 + max((i for i, place in enumerate(sys.path) if place in (library, f"{library}/lib-dynload")), default=-1)
 
 
 def _load(name: str) -> Handlers:

@@ -53,3 +53,17 @@ def test_what_is_not_there_is_said(folder: Path, name: str, complaint: str) -> N
         load_handlers([name], folder)
     assert str(refused.value).startswith("handlers.modules: ")
     assert complaint in str(refused.value)
+
+
+def test_the_standard_library_comes_first_then_the_folder_then_what_is_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, installed = ("tabnanny", "_lsprof"), "standardwebhooks"
+    for name in (*library, installed):
+        monkeypatch.setitem(sys.modules, name, sys)  # to be as it was in the end
+        del sys.modules[name]
+        (folder / f"{name}.py").write_text(MODULES["loading_good"])
+    for name in library:
+        with pytest.raises(OperatorError, match="there is no such name in it"):
+            load_handlers([name], folder)
+    assert len(load_handlers([installed], folder)) == 1
