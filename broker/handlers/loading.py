@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,10 +36,18 @@ def _load(name: str) -> Handlers:
         module = importlib.import_module(module_name)
     except OperatorError as error:
         raise OperatorError(f"handlers.modules: {name!r}: {error}") from error
-    except Exception as error:
-        raise OperatorError(f"handlers.modules: {name!r} can't be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        what = f"{type(error).__name__}: {error}{_where(error)}"
+        raise OperatorError(f"handlers.modules: {name!r} can't be imported: {what}") from error
     found = getattr(module, attribute or "app", None)
     if not isinstance(found, Handlers):
         what = "there is no such name in it" if found is None else f"that is no Handlers but {type(found).__name__}"
         raise OperatorError(f"handlers.modules: {name!r}: {what}")
     return found
+
+
+def _where(error: BaseException) -> str:
+    """The line of the application's at which its import has failed; of what it imports itself, the one that does."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inner = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
+    return f" ({inner[-1].filename}, line {inner[-1].lineno})" if inner else ""
