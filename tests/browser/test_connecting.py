@@ -221,24 +221,6 @@ async def test_whoever_gives_the_token_may_fail_for_a_while(page: Page, broker: 
     assert await page.told() == ending(1006, OUT_OF_TOKENS, 2 * SHORTEST)
 
 
-async def test_a_broker_that_talks_nonsense_is_left(page: Page, broker: FakeBroker) -> None:
-    for pause, nonsense in ((250, "<html>"), (500, "[1")):
-        if pause == 250:
-            await page.connect(broker.url)
-        visit = await broker.visit()
-        await visit.say(nonsense)
-        assert await page.told() == ending(1006, "what came is no JSON", pause)
-        await page.fire(pause)
-
-
-@pytest.mark.parametrize("frame", ["null", "7", '"text"', "[]", "{}", '{"reply": 99, "data": 1}', '{"novel": true}'])
-async def test_what_means_nothing_here_is_passed_over(frame: str, page: Page, broker: FakeBroker) -> None:
-    visit = await begun(page, broker, "a")
-    await visit.say(frame)
-    await visit.event("a", "p1")
-    assert (await page.told())["handed"] == "a"
-
-
 async def test_an_error_that_answers_nothing_is_told(page: Page, broker: FakeBroker) -> None:
     visit = await begun(page, broker)
     await page.do("listen", kind="error")
