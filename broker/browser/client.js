@@ -6,7 +6,7 @@
 // a message. Behind new patterns, and now and then, the position is asked for anew.
 
 const LOST = 1006; // the close code of an end without one
-const FATAL = new Set([1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004]);
+const FATAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004]);
 const REFUSAL = /response: (3\d\d|4(?!08|29)\d\d)$/; // an HTTP status as `ws` tells it; browsers do not
 
 // In milliseconds.
