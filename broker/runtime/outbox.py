@@ -54,7 +54,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How much may wait for one client: `frames` and `bytes`, and what happens beyond."""
+    """How much may wait for one client: `frames` and `bytes`, or one frame that is larger; and what happens beyond."""
 
     frames: int = 1024
     bytes: int = 1_048_576
@@ -228,7 +228,9 @@ class Outbox:
         return b"".join(frames) + (self._close or b"")
 
     def _put(self, frame: bytes, name: str) -> bool:
-        if self._waiting_bytes + len(frame) > self.limits.bytes or not self._queue.put(frame, name):
+        # Where nothing waits, one frame fits however large it is: else it would end whoever gets it, each time anew.
+        full = self._waiting_bytes and self._waiting_bytes + len(frame) > self.limits.bytes
+        if full or not self._queue.put(frame, name):
             return False
         self._idle = False
         self._waiting_bytes += len(frame)
@@ -236,8 +238,6 @@ class Outbox:
 
     def _make_room(self, frame: bytes, name: str) -> bool:
         """Queue a frame in the place of the oldest events; False where even all of them do not make room enough."""
-        if len(frame) > self.limits.bytes:
-            return False
         while not self._put(frame, name):
             oldest = self._queue.drop()
             if oldest is None:  # only answers wait; what is counted beyond them is in the writer's hands already

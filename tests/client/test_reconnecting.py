@@ -37,9 +37,7 @@ def close_with(code: int) -> Callable[[Connection], None]:
 # --- What is missed comes, and comes once -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "end", [hang_up, reset, *(close_with(code) for code in (1001, 1011, 1012, 4008, 4009, 4321))]
-)
+@pytest.mark.parametrize("end", [hang_up, reset, *(close_with(code) for code in (1001, 1011, 1012, 4008, 4009, 4321))])
 async def test_what_happens_while_it_is_away_comes_when_it_is_back(
     end: Callable[[Connection], None], broker: FakeBroker, autojump_clock: MockClock
 ) -> None:

@@ -365,6 +365,21 @@ async def test_subscriptions_beyond_the_limit_are_one_too(autojump_clock: MockCl
         assert client.close_code() == 1008
 
 
+async def test_a_command_may_be_spared_and_charged_later(autojump_clock: MockClock) -> None:
+    connection = connect(commands_per_second=2, max_subscriptions=100)
+    async with talking(connection) as client:
+        for number in range(10):
+            await client.say({"event": "what?"})
+            connection.spare()
+            connection.subscribe(f"a.{number}", spared=True)
+        assert client.ending is None
+        for _ in range(3):
+            connection.charge()
+        assert client.party is connection
+        await wait_all_tasks_blocked()
+        assert client.close_code() == 1008
+
+
 # Other ways to end.
 
 

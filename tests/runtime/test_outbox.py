@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -220,9 +220,10 @@ async def test_latest_makes_room_by_the_very_frame_that_is_replaced() -> None:
 
 async def test_latest_counts_right_when_a_frame_was_replaced_by_one_that_does_not_fit() -> None:
     out = outbox(Overflow.LATEST, size=4)
-    out.offer(b"aaaa", "a")
+    out.offer(b"b", "b")
+    out.offer(b"aaa", "a")
     assert out.offer(b"too long", "a") is Fate.OVERFLOWED
-    assert out.statistics() == OutboxStatistics(waiting_frames=0, waiting_bytes=0, dropped=1)
+    assert out.statistics() == OutboxStatistics(waiting_frames=1, waiting_bytes=1, dropped=1)
 
 
 async def test_latest_overflows_where_there_are_too_many_names() -> None:
@@ -262,22 +263,6 @@ async def test_a_frame_of_exactly_the_bytes_that_may_wait_is_taken(overflow: Ove
     assert out.offer(b"x" * 10, "n") is Fate.QUEUED
 
 
-@pytest.mark.parametrize(
-    ("overflow", "fate"),
-    [
-        (Overflow.DISCONNECT, Fate.OVERFLOWED),
-        (Overflow.DROP_OLDEST, Fate.DROPPED_NEWEST),
-        (Overflow.DROP_NEWEST, Fate.DROPPED_NEWEST),
-        (Overflow.LATEST, Fate.OVERFLOWED),
-    ],
-)
-async def test_a_frame_that_will_never_fit_drops_nothing_else(overflow: Overflow, fate: Fate) -> None:
-    out = outbox(overflow, size=3)
-    out.offer(b"a", "n1")
-    assert out.offer(b"xxxx", "n2") is fate
-    assert await written(out) == b"a!"
-
-
 @pytest.mark.parametrize("overflow", EVERY_WAY)
 async def test_what_was_written_makes_room_again(overflow: Overflow) -> None:
     out = outbox(overflow, frames=2, size=4)
@@ -300,6 +285,99 @@ async def test_what_waits_behind_a_stuck_write_is_bounded(overflow: Overflow) ->
         assert fates[:2] == [Fate.QUEUED] * 2
         assert fates[2] is not Fate.QUEUED
         assert out.statistics().waiting_frames == 2
+
+
+# A frame that is larger than the queue.
+
+
+@pytest.mark.parametrize("overflow", EVERY_WAY)
+@pytest.mark.parametrize("say", [lambda out: out.offer(b"large", "n"), lambda out: out.answer(b"large")])
+async def test_one_frame_fits_where_nothing_waits_however_large_it_is(
+    overflow: Overflow, say: Callable[[Outbox], Fate]
+) -> None:
+    out = outbox(overflow, size=3)
+    assert say(out) is Fate.QUEUED
+    assert out.statistics() == OutboxStatistics(waiting_frames=1, waiting_bytes=5, dropped=0)
+    assert await written(out) == b"large!"
+
+
+@pytest.mark.parametrize("overflow", EVERY_WAY)
+async def test_behind_a_large_frame_that_is_being_written_one_more_waits(overflow: Overflow) -> None:
+    out = outbox(overflow, size=3)
+    async with writing(out) as socket:
+        socket.block()
+        out.offer(b"large1", "a")
+        await wait_all_tasks_blocked()
+        assert out.offer(b"large2", "b") is Fate.QUEUED
+        assert out.offer(b"large3", "c") is not Fate.QUEUED
+        assert out.statistics().waiting_bytes == 6
+
+
+@pytest.mark.parametrize(
+    ("overflow", "fate", "expected"),
+    [
+        (Overflow.DISCONNECT, Fate.OVERFLOWED, b"ab!"),
+        (Overflow.DROP_OLDEST, Fate.DROPPED_OLDEST, b"large!"),
+        (Overflow.DROP_NEWEST, Fate.DROPPED_NEWEST, b"ab!"),
+        (Overflow.LATEST, Fate.OVERFLOWED, b"ab!"),
+    ],
+)
+async def test_a_large_event_fits_behind_nothing_that_waits(overflow: Overflow, fate: Fate, expected: bytes) -> None:
+    out = outbox(overflow, size=3)
+    out.offer(b"a", "n1")
+    out.offer(b"b", "n2")
+    assert out.offer(b"large", "n3") is fate
+    assert await written(out) == expected
+
+
+@pytest.mark.parametrize(
+    ("overflow", "fate", "expected"),
+    [
+        (Overflow.DISCONNECT, Fate.OVERFLOWED, b"large!"),
+        (Overflow.DROP_OLDEST, Fate.DROPPED_OLDEST, b"a!"),
+        (Overflow.DROP_NEWEST, Fate.DROPPED_NEWEST, b"large!"),
+        (Overflow.LATEST, Fate.OVERFLOWED, b"large!"),
+    ],
+)
+async def test_nothing_fits_behind_a_large_event_that_waits(overflow: Overflow, fate: Fate, expected: bytes) -> None:
+    out = outbox(overflow, size=3)
+    out.offer(b"large", "n1")
+    assert out.offer(b"a", "n2") is fate
+    assert await written(out) == expected
+
+
+async def test_latest_replaces_a_large_event_by_another() -> None:
+    out = outbox(Overflow.LATEST, size=3)
+    out.offer(b"large", "n")
+    assert out.offer(b"larger", "n") is Fate.REPLACED
+    assert out.statistics() == OutboxStatistics(waiting_frames=1, waiting_bytes=6, dropped=1)
+    assert await written(out) == b"larger!"
+
+
+async def test_a_large_event_never_takes_the_place_of_an_answer() -> None:
+    out = outbox(Overflow.DROP_OLDEST, size=3)
+    out.answer(b"1")
+    out.offer(b"a", "n")
+    assert out.offer(b"large", "n") is Fate.DROPPED_NEWEST
+    assert out.statistics() == OutboxStatistics(waiting_frames=1, waiting_bytes=1, dropped=2)
+    assert await written(out) == b"1!"
+
+
+@pytest.mark.parametrize("overflow", EVERY_WAY)
+async def test_a_large_answer_fits_behind_no_other(overflow: Overflow) -> None:
+    out = outbox(overflow, size=3)
+    out.answer(b"1")
+    assert out.answer(b"large") is Fate.OVERFLOWED
+    assert await written(out) == b"1!"
+
+
+@pytest.mark.parametrize("overflow", EVERY_WAY)
+async def test_a_large_answer_stays_whatever_comes_behind_it(overflow: Overflow) -> None:
+    out = outbox(overflow, size=3)
+    out.answer(b"large")
+    assert out.offer(b"a", "n") in (Fate.OVERFLOWED, Fate.DROPPED_NEWEST)
+    assert out.answer(b"1") is Fate.OVERFLOWED
+    assert await written(out) == b"large!"
 
 
 # Answers are never dropped.
@@ -345,10 +423,14 @@ async def test_an_event_is_dropped_itself_where_only_answers_wait() -> None:
     assert await written(out) == b"12!"
 
 
-@pytest.mark.parametrize("overflow", EVERY_WAY)
-async def test_an_answer_that_will_never_fit_overflows(overflow: Overflow) -> None:
+@pytest.mark.parametrize("overflow", WITH_DROPS)
+async def test_a_large_answer_takes_the_place_of_all_events(overflow: Overflow) -> None:
     out = outbox(overflow, size=3)
-    assert out.answer(b"1234") is Fate.OVERFLOWED
+    out.offer(b"a", "n")
+    out.offer(b"b", "n")
+    assert out.answer(b"large") is Fate.DROPPED_OLDEST
+    assert out.statistics() == OutboxStatistics(waiting_frames=1, waiting_bytes=5, dropped=2)
+    assert await written(out) == b"large!"
 
 
 async def test_answers_keep_their_place_before_a_writer_that_was_stuck() -> None:

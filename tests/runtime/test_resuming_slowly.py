@@ -34,7 +34,7 @@ async def test_a_replay_does_not_overflow_a_queue_of_few_frames(overflow: Overfl
 
 
 @every_way
-@pytest.mark.parametrize("size", [500, 1000, 4000])
+@pytest.mark.parametrize("size", [20, 500, 1000, 4000])
 async def test_a_replay_does_not_overflow_a_queue_of_few_bytes(overflow: Overflow, size: int) -> None:
     async with house() as home:
         first, *_ = await home.publish(*numbers(0, MISSED))
@@ -94,23 +94,30 @@ async def test_what_waits_is_one_part_of_a_replay_at_the_most() -> None:
 
 
 @every_way
-async def test_an_event_as_large_as_the_queue_comes_alone(overflow: Overflow) -> None:
-    text = "x" * 900
+@pytest.mark.parametrize("size", [900, 2000])
+async def test_an_event_as_large_as_the_queue_or_larger_comes_alone(overflow: Overflow, size: int) -> None:
+    text = "x" * size
     async with house() as home:
-        first, *_ = await home.publish(("a", 0), ("a", 1), ("a", text), ("a", 3))
+        first, *_ = await home.publish(("a", 0), ("a", 1), ("a", text), ("a", text), ("a", 4))
         ada = await slow_reader(home, "ada", "a", queue=QueueLimits(bytes=1000, overflow=overflow))
         await resume(ada, first)
-        assert await ada.reads_all() == [1, text, 3, RESUMED]
+        assert [await ada.reads() for _ in range(4)] == [[1], [text], [text], [4, RESUMED]]
+        await home.publish(("a", text))
+        assert await ada.reads_all() == [text]
 
 
 @every_way
-async def test_an_event_larger_than_the_queue_ends_the_connection(overflow: Overflow) -> None:
+async def test_while_an_event_larger_than_the_queue_is_being_written_there_is_room_for_answers(
+    overflow: Overflow,
+) -> None:
+    text = "x" * 2000
     async with house() as home:
-        first, *_ = await home.publish(("a", 0), ("a", "x" * 2000), ("a", 2))
+        first, *_ = await home.publish(("a", 0), ("a", text), ("a", 2))
         ada = await slow_reader(home, "ada", "a", queue=QueueLimits(bytes=1000, overflow=overflow))
         await resume(ada, first)
-        await ada.socket.let(3)
-        assert (ada.json(), ada.close_code()) == ([], Close.TOO_SLOW)
+        for number in range(3):
+            await ada.say({"event": "subscribe", "data": f"x.{number}", "id": "also"})
+        assert await ada.reads_all() == [text, *["also"] * 3, 2, RESUMED]
 
 
 async def test_an_event_larger_than_the_queue_comes_where_the_socket_takes_it_at_once() -> None:
