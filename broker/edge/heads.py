@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 
 from broker.core.errors import BrokerError
-from broker.core.http import Headers
+from broker.core.http import HeaderTable
 
 MAX_HEAD_BYTES: Final = 16_384
 MAX_QUERY_FIELDS: Final = 100
@@ -47,7 +47,7 @@ class Head:
     method: str
     path: str
     query: Mapping[str, Sequence[str]]
-    headers: Headers
+    headers: HeaderTable
     http_version: bytes
     length: int
     chunked: bool
@@ -90,7 +90,7 @@ class Message:
         return bytes(self._h11.trailing_data[0])
 
     def _head(self, head: h11.Request) -> Head:
-        headers = list(head.headers)
+        headers = HeaderTable(list(head.headers))
         if _size(head) > MAX_HEAD_BYTES:  # h11 measures only a head that comes in more than one read
             raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has at most {MAX_HEAD_BYTES} bytes")
         values = dict(headers)
@@ -206,4 +206,4 @@ def _lasting(head: h11.Request) -> bool:
 
 def _with_length(head: Head, digits: bytes) -> Head:
     headers = [(name, digits if name == b"content-length" else value) for name, value in head.headers]
-    return replace(head, headers=headers, length=int(digits))
+    return replace(head, headers=HeaderTable(headers), length=int(digits))
