@@ -29,6 +29,7 @@ class HttpConnection:
         self._unread = b""
         self._last_head = LastHead()
         self._head: Head | None = None  # of the present request
+        self._request: Request | None = None  # the present or the last one
         self._chunks: Message | None = None  # its body, where that is chunked
         self._body_left = False  # there is one, and it is not read to its end
         self._body_read = False
@@ -53,9 +54,9 @@ class HttpConnection:
             return None
         self._head = head
         self._body_left = head.chunked or head.length > 0
-        return Request(
-            head.method, head.path, head.query, head.headers, head.http_version, self.read_body, self._address
-        )
+        if self._request is None or self._request.headers is not head.headers:
+            self._request = self._request_of(head)
+        return self._request
 
     def stop(self) -> None:
         """Take no further request: where one is waited for, wait no longer."""
@@ -75,11 +76,10 @@ class HttpConnection:
             raise BodyTooLarge(limit)
         if head.expects:
             await self._line.send(CONTINUE)
-        deadline = trio.current_time() + BODY_TIMEOUT
         if self._chunks is not None:
-            body = await self._read_chunks(self._chunks, limit, deadline)
+            body = await self._read_chunks(self._chunks, limit)
         else:
-            body = await self._read_length(head.length, deadline)
+            body = await self._read_length(head.length)
         self._body_left, self._body_read = False, True
         return body
 
@@ -104,6 +104,11 @@ class HttpConnection:
     def unread(self) -> bytes:
         """What the client has sent beyond the present request's head: for whoever takes the connection over."""
         return self._unread if self._chunks is None else self._chunks.rest()
+
+    def _request_of(self, head: Head) -> Request:
+        return Request(
+            head.method, head.path, head.query, head.headers, head.http_version, self.read_body, self._address
+        )
 
     def _forget_request(self) -> None:
         if self._chunks is not None:
@@ -150,21 +155,26 @@ class HttpConnection:
             self._last_head.keep(came[: len(came) - len(self._unread)], head)
         return head
 
-    async def _read_length(self, length: int, deadline: float) -> bytes:
-        parts, missing = [self._unread], length - len(self._unread)
+    async def _read_length(self, length: int) -> bytes:
+        if len(self._unread) < length:
+            self._unread += await self._hear_all(length - len(self._unread))
+        body, self._unread = self._unread[:length], self._unread[length:]
+        return body
+
+    async def _hear_all(self, missing: int) -> bytes:
+        """At least so many bytes more."""
+        deadline = trio.current_time() + BODY_TIMEOUT
+        parts: list[bytes] = []
         while missing > 0:
             data = await self._hear(deadline)
             if not data:
-                raise BadRequest(
-                    HTTPStatus.BAD_REQUEST, f"the client closed, and {missing} bytes of the body are missing"
-                )
+                raise BadRequest(HTTPStatus.BAD_REQUEST, f"the client closed {missing} bytes before the end")
             parts.append(data)
             missing -= len(data)
-        came = b"".join(parts)
-        self._unread = came[length:]
-        return came[:length]
+        return b"".join(parts)
 
-    async def _read_chunks(self, chunks: Message, limit: int, deadline: float) -> bytes:
+    async def _read_chunks(self, chunks: Message, limit: int) -> bytes:
+        deadline = trio.current_time() + BODY_TIMEOUT
         parts: list[bytes] = []
         length = 0
         while chunk := await self._chunk(chunks, deadline):
