@@ -91,7 +91,8 @@ def cut(sent: bytes, places: Sequence[int]) -> list[bytes]:
 FIRST = [b"POST /a HTTP/1.1", b"GET /a HTTP/1.1", b"POST /a HTTP/1.0", b"HEAD /b HTTP/1.1", b"POST  /a HTTP/1.1"]
 NAMES = [b"Content-Length", b"content-length", b"CONTENT-LENGTH", b"X-Content-Length", b"X", b" Content-Length"]
 VALUES = [b"0", b"1", b"5", b"12", b"05", b"5, 5", b"5,6", b"+5", b"", b" 5 ", b"5\r\n", b"5\r\n 5", b"5\r\n\t",
-          b"5\r\n ,5", b"content-length: 5", b"0" * 14 + b"5", b"0" * 18 + b"5", b"0" * 20 + b"5", b"5\n", b"\x0b5"]  # fmt: skip
+          b"5\r\n ,5", b"content-length: 5", b"0" * 14 + b"5", b"0" * 18 + b"5", b"0" * 20 + b"5", b"5\n",
+          b"\x0b5"]  # fmt: skip
 LINES = [b"Host: b", b"Connection: close", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"X: y", b"X : y"]
 ENDS = [b"\r\n", b"\r\n", b"\r\n", b"\n"]
 BODIES = [b"", b"hello", b"hello world!", b"x", b"5\r\nhello\r\n0\r\n\r\n", b"0\r\n\r\n", b"\r\n", b" \r\n"]
