@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from broker.core.errors import ClientError
+    from broker.core.errors import BadEvent, ClientError, LogUnavailable, Stopping
     from broker.core.http import Request
     from broker.handlers.admitting import Accepted
+    from broker.handlers.channel import Channel
     from broker.handlers.connection import Connection
-    from broker.handlers.declaring import Channel, Handlers
+    from broker.handlers.declaring import Handlers
     from broker.handlers.errors import Refused
     from broker.handlers.hooks import Received, Sent, log_error, log_received
 
@@ -21,28 +22,34 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Accepted",
+    "BadEvent",
     "Channel",
     "ClientError",
     "Connection",
     "Handlers",
+    "LogUnavailable",
     "Received",
     "Refused",
     "Request",
     "Sent",
+    "Stopping",
     "log_error",
     "log_received",
 ]
 
 _HOMES = {
     "Accepted": "broker.handlers.admitting",
-    "Channel": "broker.handlers.declaring",
+    "BadEvent": "broker.core.errors",
+    "Channel": "broker.handlers.channel",
     "ClientError": "broker.core.errors",
     "Connection": "broker.handlers.connection",
     "Handlers": "broker.handlers.declaring",
+    "LogUnavailable": "broker.core.errors",
     "Received": "broker.handlers.hooks",
     "Refused": "broker.handlers.errors",
     "Request": "broker.core.http",
     "Sent": "broker.handlers.hooks",
+    "Stopping": "broker.core.errors",
     "log_error": "broker.handlers.hooks",
     "log_received": "broker.handlers.hooks",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +30,12 @@ from broker.edge.browser import browser_routes
 from broker.edge.front import Front, FrontSettings
 from broker.edge.listener import open_listeners
 from broker.edge.metrics import Metrics
-from broker.handlers.attendance import RELATION, Attendance, tell_application
+from broker.handlers.attendance import RELATION, Attendance, Witness
 from broker.handlers.declaring import Handlers
 from broker.handlers.endpoints import build_endpoints
 from broker.handlers.hooks import DEFAULT
 from broker.handlers.house import House
+from broker.handlers.lifespan import Lifespans
 from broker.handlers.messages_api import MessagesApi
 from broker.runtime.calls import Calls
 from broker.runtime.connection import Connection
@@ -97,12 +98,13 @@ class Broker:
         self._counters = Counter(policy_reloads=0, policy_reloads_failed=0)
         self._stopping = trio.Event()
         self._calls = Calls()
-        self._handlers = parts.handlers
+        self._witness = Witness(parts.handlers, self._calls)
+        self._lifespans = Lifespans(each for one in parts.handlers for each in one.lifespans)
         presence = config.presence
         self._attendance = Attendance(self._ingest, presence.online, presence.offline) if presence.enabled else None
         self._presence = Presence(presence.grace, self._announce)
         self._rooms: Rooms[Connection] = Rooms()
-        house = House(self._registry, self._rooms, self._presence, self._ingest, DEFAULT)
+        house = self._house = House(self._registry, self._rooms, self._presence, self._ingest, DEFAULT)
         usual = Endpoint(_limits(config.websocket), config.websocket.subprotocols)
         self._endpoints = build_endpoints(
             parts.handlers, (config.websocket.path, usual), house, self._calls, config.handlers.timeout
@@ -128,6 +130,7 @@ class Broker:
             tls = (server.tls.certificate, server.tls.private_key) if server.tls else None
             listeners, port = await open_listeners(server.host, server.port, tls)
             address = address_of(server, port)
+            failure: OperatorError | None = None
             with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
                 async with trio.open_nursery() as watch:
                     await watch.start(self._resuming.run)
@@ -139,25 +142,36 @@ class Broker:
                     async with trio.open_nursery() as clients:
                         async with trio.open_nursery() as heart:
                             heart.start_soon(self._dispatcher.run, self._ingest)
-                            async with trio.open_nursery() as sources:
+                            failure = await watch.start(self._lifespans.run)
+                            if failure is None:
                                 serve = partial(trio.serve_listeners, self._front.serve, listeners)
-                                sources.start_soon(partial(serve, handler_nursery=clients))
-                                sources.start_soon(self._presence.run)
-                                for source in self._sources:
-                                    sources.start_soon(source.run, self._ingest)
-                                logger.info("broker.serving", extra={"url": address.url})
-                                started(address)
-                                await self._stopping.wait()
-                                logger.info("broker.stopping", extra={"connections": len(self._registry)})
-                                sources.cancel_scope.cancel()
+                                await self._take_in(partial(serve, handler_nursery=clients), address, started)
                             self._front.stop()
                             self._ingest.close()
                         deadline = clients.cancel_scope.deadline = trio.current_time() + server.shutdown_grace
                         self._bid_farewell()
                     with trio.move_on_at(deadline):
                         await self._calls.finish()
+                        await self._lifespans.finish()
                     watch.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         logger.info("broker.stopped")
+
+    async def _take_in(
+        self, serve: Callable[[], Awaitable[object]], address: Address, started: Callable[[Address], None]
+    ) -> None:
+        """Let events and clients come, until it is time to stop."""
+        async with trio.open_nursery() as sources:
+            sources.start_soon(serve)
+            sources.start_soon(self._presence.run)
+            for source in self._sources:
+                sources.start_soon(source.run, self._ingest)
+            logger.info("broker.serving", extra={"url": address.url})
+            started(address)
+            await self._stopping.wait()
+            logger.info("broker.stopping", extra={"connections": len(self._registry)})
+            sources.cancel_scope.cancel()
 
     async def _recall(self) -> None:
         try:
@@ -192,6 +206,7 @@ class Broker:
         return {
             **self._dispatcher.counters,
             **self._resuming.counters,
+            **self._house.counters,
             **self._counters,
             "connectors_failed": failed,
             **connectors,
@@ -234,7 +249,7 @@ class Broker:
     async def _announce(self, news: Mapping[str, bool]) -> None:
         if self._attendance:
             await self._attendance.publish(news)
-        tell_application(self._handlers, self._calls, news)
+        self._witness.tell(news)
 
     def _bid_farewell(self) -> None:
         for connection in self._registry:

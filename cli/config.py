@@ -27,12 +27,14 @@ _TEMPLATES = ("config.toml", "policy.toml")
 @app.command()
 @reporting()
 def check(config: ConfigFile = Path("config.toml")) -> None:
-    """Check the configuration, its policy file and its keys. Every fault is reported at once; nothing is made.
+    """Check the configuration, its policy file, its keys and its handlers. Every fault is reported at once.
+
+    Nothing is made; the modules of the handlers are imported.
 
     Example: broker config check --config /etc/broker/config.toml
     """
     loaded = load_config(config, os.environ)
-    faults = [*_policy_faults(loaded), *_key_faults(loaded), *_tls_faults(loaded), *_source_faults(loaded, config)]
+    faults = [*_policy_faults(loaded), *_key_faults(loaded), *_tls_faults(loaded), *_faults_beside(loaded, config)]
     for fault in faults:
         tell(fault)
     if faults:
@@ -96,14 +98,18 @@ def _key_faults(config: Config) -> list[str]:
     return []
 
 
-def _source_faults(config: Config, file: Path) -> list[str]:
+def _faults_beside(config: Config, file: Path) -> list[str]:
+    """What is wrong with the sources and the applications that the configuration names."""
+    from broker.handlers.loading import load_handlers
     from cli.sources import build_signatures
     from cli.wiring import amqp_addresses
 
     checks: list[Callable[[], object]] = [
         partial(build_signatures, config.connectors.webhook.sources, os.environ, tell)
     ]
-    checks += [partial(amqp_addresses, source, file.absolute().parent) for source in config.connectors.amqp]
+    folder = file.absolute().parent
+    checks += [partial(amqp_addresses, source, folder) for source in config.connectors.amqp]
+    checks += [partial(load_handlers, [name], folder) for name in config.handlers.modules]
     faults = []
     for look in checks:
         try:

@@ -20,7 +20,7 @@ from broker.app import Address
 from broker.config import Config, load_config
 from broker.edge.logging import configure_logging
 from cli.errors import USED_WRONGLY, refuse, reporting, tell
-from cli.reload import run_and_reload
+from cli.reload import end_with, run_and_reload
 from cli.wiring import build_broker
 
 
@@ -38,6 +38,7 @@ def run(
     reload: Annotated[
         bool, typer.Option("--reload", help="In development: start anew when a module, the policy or FILE changes.")
     ] = False,
+    watched_by: Annotated[int | None, typer.Option("--watched-by", hidden=True)] = None,  # what --reload starts has it
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. SIGHUP reads the policy anew; a second Ctrl-C ends it at once.
 
@@ -56,6 +57,8 @@ def run(
             raise refuse("--reload and --stdin exclude each other: nobody could read the lines again", USED_WRONGLY)
         run_and_reload(config, _again(config, ready_file, welcome=welcome))
         return
+    if watched_by is not None:
+        end_with(watched_by)
     configure_logging()
     loaded = _with_stdin(load_config(config, os.environ)) if stdin else load_config(config, os.environ)
     broker = build_broker(loaded, config.absolute().parent)

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import partial
 from urllib.parse import unquote_to_bytes
 
-from broker.core.errors import PublisherError
+from broker.core.errors import PublisherError, UnsupportedMediaType
 from broker.core.event import Event
 from broker.core.http import Headers, Request
 from connectors.cloudevents import NameFrom, batch, binary, is_json, structured
@@ -20,12 +20,6 @@ _CE_PREFIX = "ce-"
 _FORM_ENCODED = "application/x-www-form-urlencoded"
 _CHARSETS = frozenset(("", "utf-8", "utf8", "us-ascii"))
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-
-
-class UnsupportedMediaType(PublisherError):
-    """The body is of a type that no decoder here reads."""
-
-    code = "unsupported_media_type"
 
 
 class Form(Enum):

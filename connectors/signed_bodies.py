@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import msgspec
 
+from broker.core.errors import UnsupportedMediaType
 from broker.core.event import Event
 from broker.core.http import Request
-from connectors.bodies import Form, UnsupportedMediaType, decode_body, form_of
+from connectors.bodies import Form, decode_body, form_of
 from connectors.cloudevents import NameFrom
 from connectors.decode import begins_with, checked, decode_at, decode_event, decode_payload, parse
 from connectors.signatures import Source

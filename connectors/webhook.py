@@ -23,17 +23,18 @@ from broker.core.errors import (
     NotPermitted,
     Overloaded,
     PublisherError,
+    UnsupportedMediaType,
 )
 from broker.core.event import Event, check_publishable
 from broker.core.http import BodyTooLarge, Request, Response, Route, error_response, json_response
 from broker.core.permissions import Permission, permission_of
 from broker.core.ports import Authenticator, Publisher
-from connectors.bodies import UnsupportedMediaType, decode_body, form_of
+from connectors.bodies import decode_body, form_of
 from connectors.cloudevents import NameFrom
 from connectors.signatures import Kind, Signatures, headers_of, kinds_of
 from connectors.signed_bodies import decode_signed, signed_form_of
 
-__all__ = ["PATIENCE", "SOURCE", "UnsupportedMediaType", "Webhook"]
+__all__ = ["PATIENCE", "SOURCE", "Webhook"]
 
 SOURCE = "webhook"
 PATIENCE = 5.0  # seconds that a request waits for room before it is told to come again

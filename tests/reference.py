@@ -44,7 +44,7 @@ def _members(kind: type) -> Iterator[tuple[str, Any]]:
     for each in kind.__mro__ if kind is broker.Handlers else (kind,):
         for name, value in vars(each).items():
             shown = inspect.isfunction(value) or isinstance(value, property)
-            if shown and not name.startswith("_") and name not in seen and name not in ("house", "move_in"):
+            if shown and not name.startswith("_") and name not in seen and name not in ("house", "peers", "move_in"):
                 seen.add(name)
                 yield name, value
 

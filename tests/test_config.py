@@ -92,6 +92,11 @@ def test_there_are_events_of_presence_where_something_asks_for_them() -> None:
     assert read("", {"BROKER_PRESENCE__GRACE": "1"}).presence == PresenceConfig(grace=1.0)
 
 
+def test_several_handlers_of_one_module_are_several_modules() -> None:
+    modules = ("chat", "chat:door", "chat.rooms", "chat.rooms:door")
+    assert read(f"handlers.modules = {list(modules)}").handlers.modules == modules
+
+
 def test_the_shipped_file_says_what_holds_without_it() -> None:
     assert load_config(ROOT / "config.toml", {}) == parse_config("", "config.toml", ROOT, {})
 
@@ -191,6 +196,16 @@ def test_an_audience_is_one_or_several() -> None:
         ('[auth]\nsecret = { literal = "b" }', "auth.secret", 2, 'unknown key "literal"'),
         ('[presence]\nonline = "users.online"', "presence.online", 2, "must have <userId> as one of its segments"),
         ('[presence]\noffline = "users..<userId>"', "presence.offline", 2, "is no event name"),
+        ('presence.online = "users.<userId>.offline"', "presence.online", 1, "is the same as presence.offline"),
+        (
+            '[presence]\nonline = "who.<userId>"\noffline = "who.<userId>"',
+            "presence.offline",
+            3,
+            "is the same as presence.online",
+        ),
+        ('[handlers]\nmodules = ["m:app", "m:"]', "handlers.modules[1]", 2, "names m:app again"),
+        ('[handlers]\nmodules = ["m:app", "m:app"]', "handlers.modules[1]", 2, "names m:app again"),
+        ('[handlers]\nmodules = [\n"m",\n"n",\n"m:app"]', "handlers.modules[2]", 5, "names m:app again"),
         ("[handlers]\ntimeout = 0", "handlers.timeout", 2, "must be greater than 0, not 0"),
         ("[sever]\nport = 1", "sever", 1, "unknown key"),
         ("[websocket.compression]\ntreshold = 1", "websocket.compression.treshold", 2, "unknown key"),
@@ -216,6 +231,8 @@ def test_a_public_key_is_not_generated() -> None:
         ('[websocket]\noverflow = "drop_oldes"', 'did you mean "drop_oldest"?'),
         ('[auth]\nalgorithms = ["none"]', "a token without a signature proves nothing"),
         ('[auth]\nsecret = "hunter2"', 'write { file = "…" } or { env = "…" }'),
+        ('handlers.modules = ["m", "m:app"]', "name each once"),
+        ('presence.online = "users.<userId>.offline"', "who comes and who goes must be told apart"),
     ],
 )
 def test_a_fault_says_what_to_do(text: str, hint: str) -> None:

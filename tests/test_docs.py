@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import broker.core.http
-import connectors.webhook
 from broker.app import Broker, Parts
 from broker.config import Config
 from broker.core.errors import ADVICE, AuthenticationError, BrokerError, ClientError
@@ -35,8 +34,10 @@ def every_page() -> pytest.MarkDecorator:
 
 
 def kinds(error: type[BrokerError]) -> Iterator[type[BrokerError]]:
+    """Its kinds in the broker; applications, and their tests, have some of their own."""
     for kind in error.__subclasses__():
-        yield kind
+        if kind.__module__.startswith("broker."):
+            yield kind
         yield from kinds(kind)
 
 
@@ -58,7 +59,7 @@ def test_the_protocol_names_every_code_that_a_publisher_may_see() -> None:
         broker.core.errors.Stopping,
         broker.core.errors.LogUnavailable,
         broker.core.http.BodyTooLarge,
-        connectors.webhook.UnsupportedMediaType,
+        broker.core.errors.UnsupportedMediaType,
         *kinds(AuthenticationError),
     ]
     publishers = PROTOCOL.partition("## Publishers")[2]
@@ -76,6 +77,7 @@ def test_every_metric_is_described() -> None:
     served = Broker(Config(), Parts(Policy(), Anonymous(), MemoryLog(), connectors=[Stdin()]))
     described = set(re.findall(r"^\| `broker_(\w+)` \|", OPERATIONS, re.MULTILINE))
     counted = {"events", "repeated", "failed", "visibility_faults", "deliveries", "connectors_failed"}
+    counted |= {"calls", "calls_failed", "calls_timed_out"}
     counted |= {"resumes", "resumes_failed", "replayed"}
     counted |= {"policy_reloads", "policy_reloads_failed", "stdin_published", "stdin_refused"}
     counted |= {f"deliveries_{fate.value}" for fate in Fate if fate is not Fate.QUEUED}

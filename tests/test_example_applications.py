@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
+import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,6 +16,8 @@ from typing import Any
 
 import jwt
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 
 from examples.showing import Shown, shown
@@ -238,6 +244,56 @@ async def test_the_application_closes_with_codes_of_its_own(lobby: Shown, query:
             assert await client.ending() == ending
 
 
+async def test_of_many_who_come_at_once_under_one_name_one_gets_in(lobby: Shown) -> None:
+    outcomes: list[str | int] = []
+    decided = trio.Event()
+
+    async def come() -> None:
+        async with guest(lobby, "name=Ada") as client:
+            try:
+                outcomes.append((await client.message())["event"])
+            except ConnectionClosed as closed:
+                outcomes.append(closed.reason.code if closed.reason else 0)
+            if len(outcomes) == 20:
+                decided.set()
+            await decided.wait()
+
+    os.kill(lobby.broker.pid, signal.SIGSTOP)  # until all handshakes are there
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(come)
+            await wait_all_tasks_blocked(0.1)
+            os.kill(lobby.broker.pid, signal.SIGCONT)
+    finally:
+        os.kill(lobby.broker.pid, signal.SIGCONT)
+    assert Counter(outcomes) == {"welcome": 1, 4409: 19}
+
+
+async def test_a_name_is_free_again_when_who_had_it_has_gone(lobby: Shown) -> None:
+    async with guest(lobby, "name=Bob") as bob:
+        await told(bob, "welcome")
+        for _ in range(3):
+            async with guest(lobby, "name=Ada") as ada:
+                await told(ada, "welcome")
+                await done(ada, "tables.1.sit")
+                async with guest(lobby, "name=Ada") as other:  # who is refused takes neither the name nor the seat
+                    assert (await other.ending())[0] == 4409
+                assert await done(bob, "tables.1.watch") == ["Ada"]
+            for event in ("lobby.came", "tables.1.players", "tables.1.players", "lobby.went"):
+                await told(bob, event)
+
+
+async def test_who_has_chosen_a_name_gets_nothing_that_is_for_a_user_of_that_name(lobby: Shown) -> None:
+    publisher = token(lobby, publish=["users.*.messages"])
+    async with together(connected(lobby.broker, token(lobby, sub="Ada")), guest(lobby, "name=Ada")) as (user, player):
+        await told(player, "welcome")
+        for name, client in (("Ada", user), ("player:Ada", player)):
+            sent = {"for": name}
+            assert await trio.to_thread.run_sync(send, lobby, name, sent, publisher) == {"connections": 1}
+            assert await client.message() == sent
+
+
 async def test_two_play_and_a_third_one_watches(lobby: Shown) -> None:
     async with together(*(guest(lobby, f"name={name}") for name in ("Ada", "Bob", "Carol"))) as (ada, bob, carol):
         await done(ada, "tables.1.sit")
@@ -268,6 +324,14 @@ async def test_who_goes_leaves_the_table_and_the_others_hear_why(lobby: Shown) -
                 await bob.command("quit", None)
         assert await told(ada, "tables.2.players") == []
         assert await told(ada, "lobby.went") == {"name": "Bob", "code": 4000}
+
+
+def send(app: Shown, user: str, message: object, bearer: str) -> Any:
+    """A message to a user, by HTTP; returns what is answered."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {bearer}"}
+    url = f"{app.broker.url}/users/{user}/messages"
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(message).encode(), headers)) as response:
+        return json.load(response)
 
 
 # All of them

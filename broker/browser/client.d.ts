@@ -38,6 +38,9 @@ export interface Ending {
   readonly retryIn: number | null;
 }
 
+/** What the broker's application sends by `connection.send`, `broadcast` and the like. */
+export type Message = Json | ArrayBuffer;
+
 export interface ClientEvents {
   /** Connected, and all that was missed has come. */
   open: undefined;
@@ -46,6 +49,11 @@ export interface ClientEvents {
   gap: BrokerError;
   /** The broker refuses this client for good (`fatal`), a subscription (it has its `pattern`), or something else. */
   error: BrokerError;
+  /**
+   * What the application has sent that is no event: the value where the text is JSON, the text itself where it is none, binary
+   * as an `ArrayBuffer`. It has no place in the log: what is sent while this client is away does not come later.
+   */
+  message: Message;
 }
 
 export interface Options {

@@ -2,12 +2,11 @@
 //
 // Theory. The client keeps its position in the broker's log: the id of the last event, or the place that the broker named
 // last. A connection begins with the patterns that have begun already and a `resume` from there. Events in between have no
-// id and are passed over, since they come again. When the `resume` is answered the connection is live. Behind new patterns,
-// and now and then, the position is asked for anew.
+// id and are passed over, since they come again. When the `resume` is answered the connection is live; now what has no id is
+// a message. Behind new patterns, and now and then, the position is asked for anew.
 
 const LOST = 1006; // the close code of an end without one
-const EXPIRED = 4003;
-const FATAL = new Set([1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004]);
+const FATAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004]);
 const REFUSAL = /response: (3\d\d|4(?!08|29)\d\d)$/; // an HTTP status as `ws` tells it; browsers do not
 
 // In milliseconds.
@@ -35,7 +34,7 @@ export function connect(url, options = {}) {
   if (!/^(http|ws)s?:$/.test(broker.protocol)) throw new TypeError("connect() needs the URL of a broker");
   broker.protocol = broker.protocol.replace("ws", "http");
   if (!broker.pathname.endsWith("/")) broker.pathname += "/";
-  return new Client(broker, { WebSocket: globalThis.WebSocket, fetch: globalThis.fetch, timeout: TIMEOUT, ...options });
+  return new Client(broker, { WebSocket: globalThis.WebSocket, fetch, timeout: TIMEOUT, ...options });
 }
 
 /** Whether a pattern matches a name: `*` is one segment, `**` one or more, neither in the broker's own names. */
@@ -69,7 +68,14 @@ class Client {
   #socketUrl;
   #eventsUrl;
   #token;
-  #listeners = { __proto__: null, open: new Set(), close: new Set(), gap: new Set(), error: new Set() };
+  #listeners = {
+    __proto__: null,
+    open: new Set(),
+    close: new Set(),
+    gap: new Set(),
+    error: new Set(),
+    message: new Set(),
+  };
   #patterns = new Map(); // pattern → Held
   #commands = new Set(); // that have no reply yet
   #lastId = 0;
@@ -135,18 +141,19 @@ class Client {
     }
   }
 
-  async publish(event, data = null, { id = randomId(), timeout = LONG_TIMEOUT } = {}) {
+  async publish(event, data = null, { id, timeout = LONG_TIMEOUT } = {}) {
     if (this.#closed) throw this.#closed;
+    id ??= crypto.getRandomValues(new Uint32Array(4)).join("-"); // `randomUUID()` needs TLS
     const body = JSON.stringify({ event, data, id });
     const end = Date.now() + timeout;
     let renewable = typeof this.#options.token === "function";
-    let token = this.#token ?? (await this.#freshToken());
+    if (!this.#token) await this.#freshToken();
     for (let failures = 0; ; failures++) {
-      const { status, ids, error, code = `http_${status}`, wait } = await this.#post(body, token, end - Date.now());
+      const { status, ids, error, code = `http_${status}`, wait } = await this.#post(body, end - Date.now());
       if (status === 202) return ids[0];
       if (status === 401 && renewable) {
         renewable = false;
-        token = await this.#freshToken();
+        await this.#freshToken();
         continue;
       }
       const temporary = !status || status === 408 || status === 429 || status >= 500;
@@ -170,9 +177,9 @@ class Client {
       const { code, reason, lasted } = await this.#converse().catch((error) => ({ code: LOST, reason: `${error}` }));
       if (this.#over) return;
       if (lasted >= STEADY) failures = 0;
-      const expired = code === EXPIRED;
-      const fixed = typeof this.#options.token !== "function";
-      if (FATAL.has(code) || code < 1000 || (expired && fixed)) return this.#fail(code, reason);
+      const expired = code === 4003;
+      const renewable = typeof this.#options.token === "function";
+      if (FATAL.has(code) || code < 1000 || (expired && !renewable)) return this.#fail(code, reason);
       const retryIn = expired && failures === 0 ? 0 : pause(failures);
       this.#emit("close", { code, reason, retryIn });
       await this.#within(retryIn, new Promise((hurry) => (this.#hurry = hurry))).catch(() => {});
@@ -188,8 +195,7 @@ class Client {
     return new Promise((ended) => {
       this.#wire = new Wire(new WebSocket(url.href), timeout, {
         open: () => this.#greet(),
-        event: (frame) => this.#take(frame),
-        error: (error) => this.#emit("error", error),
+        take: (message) => this.#take(message),
         probe: () => this.#resume(null),
         end: (end) => {
           ended({ ...end, lasted: this.#liveSince && Date.now() - this.#liveSince });
@@ -232,17 +238,16 @@ class Client {
 
   #greet() {
     this.#sent.clear();
-    this.#resuming = false;
     this.#subscribe([...this.#patterns.values()].filter((held) => held.begun));
     this.#resume(this.#position);
   }
 
   #resume(position) {
     this.#resuming = true;
-    this.#send("resume", position, (error, data) => this.#resumed(error, data));
+    this.#send("resume", position, this.#resumed);
   }
 
-  #resumed(error, data) {
+  #resumed = (error, data) => {
     if (error?.code === "resume_in_progress") return; // to a probe while much is replayed
     this.#resuming = false;
     const gap = error?.code === "resume_gap";
@@ -257,7 +262,7 @@ class Client {
     this.#liveSince = Date.now();
     for (const command of this.#commands) this.#wire.send(command);
     this.#emit("open");
-  }
+  };
 
   /** Tell the broker which patterns come and go, once for all of this turn. */
   #tellPatterns() {
@@ -288,7 +293,7 @@ class Client {
   }
 
   #send(event, data, answered, free) {
-    this.#wire.send(Object.assign(this.#makeCommand(event, data), { answered, free }));
+    this.#wire.send({ ...this.#makeCommand(event, data), answered, free });
   }
 
   #makeCommand(event, data) {
@@ -298,8 +303,14 @@ class Client {
 
   // -- what comes
 
-  #take({ event, data, id }) {
-    if (id === undefined) return; // it comes again, in its place
+  #take(message) {
+    const { event, data, id, error, code } = Object(message);
+    if (typeof error === "string" && typeof code === "string") return this.#emit("error", new BrokerError(code, error));
+    if (typeof event !== "string" || typeof id !== "string") {
+      const comesAgain = ({ pattern }) => typeof event === "string" && matches(pattern, event);
+      if (this.#liveSince || ![...this.#sent].some(comesAgain)) this.#emit("message", message);
+      return;
+    }
     this.#position = id;
     for (const held of [...this.#patterns.values()]) {
       if (!held.begun || !matches(held.pattern, event)) continue;
@@ -332,10 +343,11 @@ class Client {
   // -- waiting
 
   /** What one request brings; nothing but an `error` if there is no answer. */
-  async #post(body, token, timeout) {
+  async #post(body, timeout) {
     const aborter = new AbortController();
     const { fetch } = this.#options; // called as a method it would refuse
-    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const headers = { "Content-Type": "application/json" };
+    if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
     const ask = async () => {
       const answer = await fetch(this.#eventsUrl, { method: "POST", headers, body, signal: aborter.signal });
       const { status } = answer;
@@ -372,22 +384,21 @@ class Client {
 class Held {
   begun = false;
   entries = new Set();
-  #settle;
 
   constructor(pattern) {
     this.pattern = pattern;
-    this.ready = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
+    this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
     this.ready.catch(() => {}); // who does not wait for it is told an `error`
   }
 
   begin() {
     this.begun = true;
-    this.#settle.resolve();
+    this.resolve();
   }
 
   end(error) {
     this.entries.clear();
-    this.#settle.reject(error);
+    this.reject(error);
   }
 }
 
@@ -410,6 +421,7 @@ class Wire {
         this.#rest();
         hooks.open();
       },
+      binaryType: "arraybuffer",
       onmessage: ({ data }) => this.#hear(data),
       onerror: ({ message = "" }) => this.end(+(REFUSAL.exec(message)?.[1] ?? LOST), message),
       onclose: ({ code, reason }) => this.end(code, reason),
@@ -475,30 +487,21 @@ class Wire {
     }, 1000);
   }
 
-  #hear(text) {
+  #hear(message) {
     this.#heard = true;
-    let frame;
     try {
-      frame = { ...JSON.parse(text) };
-    } catch {
-      return this.end(LOST, "what came is no JSON");
-    }
-    if (frame.event !== undefined) return this.#hooks.event(frame);
-    const error = frame.error === undefined ? null : new BrokerError(frame.code, frame.error);
-    const command = this.#asked.get(frame.reply);
-    this.#asked.delete(frame.reply);
-    if (command) command.answered(error, frame.data);
-    else if (error && frame.reply === undefined) this.#hooks.error(error);
+      message = JSON.parse(message);
+    } catch {} // no JSON, as binary never is
+    const { reply, error, code, data } = Object(message);
+    if (typeof reply !== "number") return this.#hooks.take(message);
+    const command = this.#asked.get(reply);
+    this.#asked.delete(reply);
+    command?.answered(error === undefined ? null : new BrokerError(code, error), data);
   }
 }
 
 function pause(failures) {
   return Math.random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures);
-}
-
-/** As `crypto.randomUUID()`, which only pages that came by TLS have. */
-function randomId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** What somebody else's function throws ends where errors end that nobody catches. */

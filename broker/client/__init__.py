@@ -24,6 +24,7 @@ from broker.client.errors import (
     TokenUnavailable,
 )
 from broker.client.frames import Event
+from broker.client.messages import Messages
 from broker.client.options import Change, Connected, Lost, Options
 from broker.client.publishing import Publisher, open_publisher
 from broker.client.subscription import Subscription
@@ -43,6 +44,7 @@ __all__ = [
     "Disconnected",
     "Event",
     "Lost",
+    "Messages",
     "NotConnected",
     "Options",
     "PublishFailed",

@@ -1,4 +1,4 @@
-"""The client as its users see it: connect, subscribe, send commands, publish."""
+"""The client as its users see it: connect, subscribe, take messages, send commands, publish."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import trio
 from broker.client.address import parse_address
 from broker.client.beside import beside
 from broker.client.errors import ClientClosed, CommandTimedOut
+from broker.client.frames import Event, Message
+from broker.client.inbox import Inbox
 from broker.client.link import Link
+from broker.client.messages import Messages
 from broker.client.options import Listeners, OnChange, OnGap, Options, with_tls
 from broker.client.publishing import Publisher
-from broker.client.subscription import Inbox, Subscription
+from broker.client.subscription import Subscription
 from broker.client.tokens import Token, Tokens
 from broker.core.patterns import parse_pattern
 
@@ -39,7 +42,7 @@ async def connect(
     on_change: called when the connection is lost and when there is one. What these two raise ends the client.
 
     Raises BadUrl; at the first connection NotConnected, Refused, Disconnected or TokenUnavailable; and out of the
-    block what ends the client for good, where nobody in it waits for events.
+    block what ends the client for good, where nobody in it waits for events or messages.
     """
     address, tokens = parse_address(url), Tokens(token)
     options = with_tls(options or Options(), wanted=address.tls)
@@ -65,8 +68,8 @@ async def connect(
 class ClientStatistics:
     """How a client is.
 
-    connections: made since the beginning. gaps: times that events were missed. buffered: events that wait for whoever
-    iterates.
+    connections: made since the beginning. gaps: times that events were missed. buffered: events and messages that wait
+    for whoever iterates.
     """
 
     connected: bool
@@ -94,9 +97,23 @@ class Client:
         if not patterns or buffer < 1:
             raise ValueError("a subscription has at least one pattern, and room for at least one event")
         parsed = [parse_pattern(pattern) for pattern in patterns]
-        inbox = Inbox(buffer, self._options.buffer_bytes)
+        inbox: Inbox[Event] = Inbox(buffer, self._options.buffer_bytes)
         self._link.subscribe(inbox, parsed)
         return Subscription(inbox, self._link.unsubscribe)
+
+    def messages(self, *, buffer: int = 1024) -> Messages:
+        """Begin to receive what the broker's application sends without being asked; iterate over what this returns.
+
+        It is no event, so it is not replayed after a reconnect. Who asks first also gets what came while `connect`
+        waited. buffer: messages that it holds until they are taken. When it is full, the client stops reading.
+
+        Raises what has ended the client.
+        """
+        if buffer < 1:
+            raise ValueError("there has to be room for at least one message")
+        inbox: Inbox[Message] = Inbox(buffer, self._options.buffer_bytes)
+        self._link.hear(inbox)
+        return Messages(inbox, self._link.hearers.remove)
 
     async def command(self, event: str, data: Any = None, *, timeout: float = 30.0) -> Any:
         """Send a command, and wait for the data of its reply.
@@ -110,7 +127,7 @@ class Client:
             raise ValueError(f"{event!r} is the client's own: see `subscribe`")
         with trio.move_on_after(timeout):
             return await self._link.command(event, data)
-        full = "; a subscription is full, so nothing is read" if self._link.held_up else ""
+        full = "; a buffer is full, so nothing is read" if self._link.held_up else ""
         raise CommandTimedOut(f"there was no answer to {event!r} within {timeout:g} seconds{full}")
 
     async def publish(self, name: str, data: Any = None, id: str | None = None, *, timeout: float = 30.0) -> str:  # noqa: A002
@@ -120,5 +137,5 @@ class Client:
     def statistics(self) -> ClientStatistics:
         """A look inside."""
         link = self._link
-        buffered = sum(len(inbox) for inbox in link.inboxes)
+        buffered = sum(len(inbox) for inbox in link.inboxes) + link.hearers.buffered
         return ClientStatistics(link.connected, link.connections, link.gaps, len(link.inboxes), buffered)

@@ -28,11 +28,13 @@ from broker.client.errors import (
     ResumeGap,
     no_answer_within,
 )
+from broker.client.frames import Event, Message
+from broker.client.inbox import Inbox
+from broker.client.messages import Hearers
 from broker.client.options import Change, Connected, Listeners, Lost, Options
 from broker.client.retrying import Verdict, judge, new_backoff
 from broker.client.session import Action, Answered, Broken, Deliver, Failed, Gap, Live, Session, Started
 from broker.client.socket import Socket, open_socket
-from broker.client.subscription import Inbox
 from broker.client.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -75,14 +77,15 @@ class Link:
         self._tokens = tokens
         self._listeners = listeners
         self.options = options
-        self._session: Session[Inbox, Waiting] = Session(options.commands_per_second)
+        self._session: Session[Inbox[Event], Waiting] = Session(options.commands_per_second)
         self._turns = trio.Semaphore(options.max_commands)
         self._next_turn = -math.inf
         self._changed = trio.Event()
         self._to_say = trio.lowlevel.ParkingLot()
         self._to_tidy = trio.lowlevel.ParkingLot()
         self._live_since: float | None = None
-        self.inboxes: set[Inbox] = set()
+        self.inboxes: set[Inbox[Event]] = set()
+        self.hearers = Hearers(options.buffer_bytes)
         self.connections = 0
         self.gaps = 0
         self.error: Exception | None = None
@@ -97,8 +100,8 @@ class Link:
 
     @property
     def held_up(self) -> bool:
-        """Whether a subscription is full, so that nothing is read."""
-        return any(inbox.full for inbox in self.inboxes)
+        """Whether a buffer is full, so that nothing is read."""
+        return self.hearers.full or any(inbox.full for inbox in self.inboxes)
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection that is of use; raises why there will be none."""
@@ -109,15 +112,20 @@ class Link:
 
     async def wait_first(self) -> None:
         """Wait for the first connection, no longer than the options say."""
-        if self.options.keep_trying:
-            await self.wait_connected()
-            return
-        with trio.move_on_after(self.options.connect_timeout) as patience:
+        timeout = math.inf if self.options.keep_trying else self.options.connect_timeout
+        with trio.move_on_after(timeout) as patience:
             await self.wait_connected()
         if patience.cancelled_caught:
             raise NotConnected(no_answer_within(self._address, self.options.connect_timeout))
+        self.hearers.begin()
 
-    def subscribe(self, inbox: Inbox, patterns: Sequence[str]) -> None:
+    def hear(self, inbox: Inbox[Message]) -> None:
+        """Begin to take messages; `hearers.remove` ends it."""
+        if self.error is not None:
+            raise self.error
+        self.hearers.add(inbox)
+
+    def subscribe(self, inbox: Inbox[Event], patterns: Sequence[str]) -> None:
         """Begin a subscription."""
         if self.error is not None:
             raise self.error
@@ -126,7 +134,7 @@ class Link:
             self._note(action)
         self._say()
 
-    def unsubscribe(self, inbox: Inbox) -> None:
+    def unsubscribe(self, inbox: Inbox[Event]) -> None:
         """End a subscription, if it is not over already."""
         inbox.close()
         self.inboxes.discard(inbox)
@@ -161,6 +169,7 @@ class Link:
             self._lose(error)
             for inbox in self.inboxes:
                 inbox.end(error)
+            self.hearers.end(error)
             self._change()
 
     # -- the connections
@@ -171,7 +180,7 @@ class Link:
             await self._stay_connected()
         except Exception as error:  # whatever it is, those who wait must hear of it
             self.end(error)
-            if not self.inboxes:
+            if not (self.inboxes or self.hearers):
                 self.block.cancel()
 
     async def _stay_connected(self) -> None:
@@ -206,15 +215,16 @@ class Link:
 
     async def _read(self, socket: Socket) -> NoReturn:
         while True:
-            message = await socket.receive()
-            if isinstance(message, str):
-                for action in self._session.received(message):
-                    if isinstance(action, Deliver):
-                        for inbox in action.subscriptions:
-                            await inbox.put(action.event)
-                    else:
-                        self._note(action)
-                self._say()
+            content = await socket.receive()
+            for action in self._session.received(content):
+                if isinstance(action, Deliver):
+                    for inbox in action.subscriptions:
+                        await inbox.put(action.event)
+                elif isinstance(action, Message):
+                    await self.hearers.put(action)
+                else:
+                    self._note(action)
+            self._say()
 
     async def _write(self, socket: Socket) -> None:
         with suppress(Disconnected):
@@ -250,7 +260,7 @@ class Link:
 
     # -- what comes of it
 
-    def _note(self, action: Action[Inbox, Waiting]) -> None:
+    def _note(self, action: Action[Inbox[Event], Waiting]) -> None:
         match action:
             case Started(inbox):
                 inbox.start()
@@ -266,7 +276,7 @@ class Link:
             case Broken(error):
                 raise error
 
-    def _gap(self, text: str, inboxes: Sequence[Inbox]) -> None:
+    def _gap(self, text: str, inboxes: Sequence[Inbox[Event]]) -> None:
         self.gaps += 1
         logger.info("client.gap", extra={"reason": text})
         if self._listeners.on_gap is not None:

@@ -18,7 +18,8 @@ class Options:
 
     connect_timeout: seconds for one attempt, from the token to the end of the handshake, and for the first connection.
     keep_trying: go on until the first connection stands, as it is done later.
-    buffer_bytes: payloads that one subscription holds. max_message_size: characters of one message from the broker.
+    buffer_bytes: payloads that one subscription holds, or messages that one `Client.messages` does. max_message_size:
+    characters of one text from the broker, bytes of one that is binary.
     max_commands: commands that wait for their answers at a time. commands_per_second: that are sent, after as many at
     once; half of what brokers allow, since patterns that are given up count as well.
     tls: whom to trust, and who we are; None: the system's authorities. events_path: where to publish.

@@ -10,9 +10,10 @@ from broker.client.errors import CommandFailed, Disconnected, NotConnected, Refu
 from broker.core.backoff import Backoff
 from broker.core.errors import Close
 
-# Sending the same again would end in the same way.
+# Sending the same again would end in the same way; or, with 1000, was not wanted.
 _FATAL = frozenset(
     (
+        Close.NORMAL,
         Close.PROTOCOL_ERROR,
         Close.UNSUPPORTED_DATA,
         Close.INVALID_PAYLOAD,

@@ -6,8 +6,9 @@ patterns that are new, so what is resumed is exactly what ran before. A subscrip
 confirmed all its patterns in a live session, and from then on gets every event until it is removed.
 
 The position is the id of the last event that came, or what the last `resume` was answered with. Events without an id
-came between a `subscribe` and the `resume` behind it; they come again, with one, and are passed over here. Whoever
-feeds frames in must keep each event until it is delivered: the position has moved beyond it.
+came between a `subscribe` and the `resume` behind it; they come again, with one, and are passed over here. What an
+application sends may look the same: until that `resume` is answered, whatever could be such an event counts as one.
+Whoever feeds frames in must keep each event until it is delivered: the position has moved beyond it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from broker.client.errors import CommandFailed
-from broker.client.frames import Event, Problem, Reply, command_frame, read_frame
+from broker.client.frames import Event, Message, Problem, Reply, command_frame, read_frame
 from broker.core.errors import LogGap
 from broker.core.index import PatternIndex
 
@@ -78,7 +79,7 @@ class Answered(Generic[C]):
     error: CommandFailed | None = None
 
 
-Action: TypeAlias = Live | Broken | Deliver[S] | Started[S] | Failed[S] | Gap[S] | Answered[C]
+Action: TypeAlias = Live | Broken | Deliver[S] | Message | Started[S] | Failed[S] | Gap[S] | Answered[C]
 
 
 @dataclass(slots=True)
@@ -126,6 +127,7 @@ class Session(Generic[S, C]):
         self._running: dict[S, Sequence[str]] = {}
         self._holders: dict[str, dict[S, None]] = {}
         self._index: PatternIndex[S] = PatternIndex()
+        self._repeated: PatternIndex[None] = PatternIndex()  # patterns whose events may come without an id first
 
     # -- the connection
 
@@ -133,6 +135,8 @@ class Session(Generic[S, C]):
         """A connection stands: say what has to be said first."""
         for patterns in self._running.values():
             self._ask_for(patterns)
+        for pattern in self._on_wire:
+            self._repeated.add(pattern, None)
         self._resume(self.position)
 
     def disconnected(self) -> list[C]:
@@ -142,6 +146,7 @@ class Session(Generic[S, C]):
         self._asked.clear()
         self._on_wire.clear()
         self._unwanted.clear()
+        self._repeated = PatternIndex()
         self._outgoing.clear()
         return lost
 
@@ -168,15 +173,18 @@ class Session(Generic[S, C]):
             del self._unwanted[pattern]
             self._drop(pattern)
 
-    def received(self, text: str) -> list[Action[S, C]]:
-        """Take one text frame; what has to be done about it, in order."""
-        frame = read_frame(text)
+    def received(self, content: str | bytes) -> list[Action[S, C]]:
+        """Take what has come; what has to be done about it, in order."""
+        frame = read_frame(content)
         if isinstance(frame, Event):
             self.position = frame.id
             matching = self._index.match(frame.name)
             subscriptions = list(dict.fromkeys(key for keys in matching for key in keys))
             return [Deliver(frame, subscriptions)] if subscriptions else []
-        if frame is None or frame.id is None:
+        if isinstance(frame, Message):
+            comes_again = frame.name is not None and self._repeated.match(frame.name)
+            return [] if comes_again else [frame]
+        if frame.id is None:  # an error that is about none of our commands
             return []
         match self._asked.pop(frame.id, None):
             case _Resume():
@@ -271,6 +279,7 @@ class Session(Generic[S, C]):
 
     def _go_live(self) -> list[Action[S, C]]:
         self.live = True
+        self._repeated = PatternIndex()
         for patterns in self._waiting.values():
             self._ask_for(patterns)
         return [Live(), *self._start(self._waiting)]

@@ -11,6 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import AnyStr
 
 import trio
 from wsproto import ConnectionType, WSConnection
@@ -94,7 +95,8 @@ class Socket:
         self._max_message_size = max_message_size
         self._websocket = WSConnection(ConnectionType.CLIENT)
         self._events: deque[Event] = deque()
-        self._parts: list[str] = []
+        self._texts: list[str] = []  # the parts of a message that is not whole yet
+        self._chunks: list[bytes] = []
         self._size = 0
         self._writing = trio.Lock()
         self._unfinished = False  # a write was cut short, so nothing may follow it
@@ -169,10 +171,10 @@ class Socket:
 
     async def _handle(self, event: Event) -> str | bytes | None:
         match event:
-            case TextMessage(data=data, message_finished=finished):
-                return await self._text(data, finished=finished)
-            case BytesMessage(message_finished=True):
-                return b""  # no message of a broker's that we know of; nothing is kept of it
+            case TextMessage(data=text, message_finished=finished):
+                return await self._part(self._texts, text, finished=finished)
+            case BytesMessage(data=data, message_finished=finished):
+                return await self._part(self._chunks, bytes(data), finished=finished)
             case Ping():
                 with suppress(Disconnected):  # there may still be a close frame to be read, which says more
                     await self._write(event.response())
@@ -185,20 +187,23 @@ class Socket:
                 raise self._ended(code, reason or "")
         return None
 
-    async def _text(self, data: str, *, finished: bool) -> str | None:
+    async def _part(self, parts: list[AnyStr], data: AnyStr, *, finished: bool) -> AnyStr | None:
         self._size += len(data)
         if self._size > self._max_message_size:
-            reason = f"a message has more than {self._max_message_size} characters"
+            unit = "characters" if isinstance(data, str) else "bytes"
+            reason = f"a message has more than {self._max_message_size} {unit}"
             with suppress(Disconnected):
                 await self._write(CloseConnection(code=Close.MESSAGE_TOO_BIG, reason=reason))
             self._over = True
             raise Disconnected(Close.MESSAGE_TOO_BIG, reason, "give the client a larger `max_message_size`")
         if data:
-            self._parts.append(data)
+            parts.append(data)
         if not finished:
             return None
-        text, self._parts, self._size = "".join(self._parts), [], 0
-        return text
+        message = data[:0].join(parts)
+        parts.clear()
+        self._size = 0
+        return message
 
     async def _write(self, *events: Event) -> None:
         with trio.move_on_after(WRITE_TIMEOUT) as patience:

@@ -1,120 +1,16 @@
-"""One subscription: a bounded buffer that the connection fills, and the handle by which the user empties it."""
+"""One subscription, as its user sees it."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from types import TracebackType
-
-import trio
-
-from broker.client.errors import ResumeGap
 from broker.client.frames import Event
+from broker.client.inbox import Handle
 
 
-class Inbox:
-    """The events that have come for one subscription and were not taken yet, with the gaps between them.
-
-    size: events that it holds. size_bytes: of their payloads; one event always fits.
-    """
-
-    def __init__(self, size: int, size_bytes: int) -> None:
-        self._size = size
-        self._size_bytes = size_bytes
-        self._items: deque[Event | ResumeGap] = deque()
-        self._bytes = 0
-        self._error: Exception | None = None
-        self._closed = False
-        self._started = trio.Event()
-        self._arrived = trio.lowlevel.ParkingLot()
-        self._has_room = trio.lowlevel.ParkingLot()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def full(self) -> bool:
-        """Whether the next event has to wait."""
-        return len(self._items) >= self._size or self._bytes >= self._size_bytes
-
-    # -- for the connection
-
-    async def put(self, event: Event) -> None:
-        """Add an event; waits for room. Where nobody will take it, it is dropped."""
-        while self.full and not self._closed:
-            await self._has_room.park()
-        if not self._closed:
-            self._bytes += len(event.raw)
-            self._add(event)
-
-    def put_gap(self, gap: ResumeGap) -> None:
-        """Note that events are missing here; two gaps in a row are one."""
-        if not (self._items and isinstance(self._items[-1], ResumeGap)):
-            self._add(gap)
-
-    def start(self) -> None:
-        """From here on events come."""
-        self._started.set()
-
-    def end(self, error: Exception) -> None:
-        """Nothing more will come, because of `error`, which is told when all else is taken. The first one counts."""
-        self._error = self._error or error
-        self._started.set()
-        self._arrived.unpark_all()
-
-    # -- for the user
-
-    async def wait_started(self) -> None:
-        """Wait until events come; raises what ended it before that."""
-        await self._started.wait()
-        if self._error is not None and not self._items:
-            raise self._error
-
-    async def take(self) -> Event:
-        """The next event.
-
-        Raises ResumeGap, or what ended the subscription; StopAsyncIteration where that was the user.
-        """
-        await trio.lowlevel.checkpoint()
-        while not self._items:
-            if self._closed:
-                raise StopAsyncIteration
-            if self._error is not None:
-                raise self._error
-            await self._arrived.park()
-        item = self._items.popleft()
-        if isinstance(item, ResumeGap):
-            raise item
-        self._bytes -= len(item.raw)
-        self._has_room.unpark()
-        return item
-
-    def close(self) -> None:
-        """The user wants no more: what is there is dropped, and who waits is woken."""
-        self._closed = True
-        self._items.clear()
-        self._bytes = 0
-        self._started.set()
-        self._arrived.unpark_all()
-        self._has_room.unpark_all()
-
-    def _add(self, item: Event | ResumeGap) -> None:
-        self._items.append(item)
-        self._arrived.unpark()
-
-
-class Subscription:
+class Subscription(Handle[Event]):
     """Events as they come: iterate over it. `Client.subscribe` makes them.
 
-    As a context manager it begins with the broker's confirmation, and ends with the block.
+    As a context manager it begins with the broker's confirmation, and ends with the block. `aclose` unsubscribes.
     """
-
-    def __init__(self, inbox: Inbox, end: Callable[[Inbox], None]) -> None:
-        self._inbox = inbox
-        self._end = end
-        self._ended = False
-        self._token = trio.lowlevel.current_trio_token()
 
     async def __aenter__(self) -> Subscription:
         """Wait until the broker has confirmed it: from here on every event comes.
@@ -128,11 +24,6 @@ class Subscription:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     def __aiter__(self) -> Subscription:
         return self
 
@@ -143,19 +34,3 @@ class Subscription:
         or whatever else ended the client; ClientClosed when its block has been left.
         """
         return await self._inbox.take()
-
-    async def aclose(self) -> None:
-        """Unsubscribe; events that were not taken are dropped. More than once is no error."""
-        self._leave()
-        await trio.lowlevel.checkpoint()
-
-    def _leave(self) -> None:
-        self._ended = True
-        self._end(self._inbox)
-
-    def __del__(self) -> None:
-        """Who lets go of it, by leaving a loop over it, does not read it any more, and would hold up all others."""
-        if not self._ended:
-            # Which thread, and whether Trio still runs, is up to Python.
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._end, self._inbox)

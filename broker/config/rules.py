@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from broker.config.reading import Problem
-from broker.config.schema import AmqpConfig, AuthConfig, Config, SourceConfig, WebSocketConfig
+from broker.config.schema import (
+    AmqpConfig,
+    AuthConfig,
+    Config,
+    HandlersConfig,
+    PresenceConfig,
+    SourceConfig,
+    WebSocketConfig,
+)
 
 _OWN_PATHS = ("/healthz", "/readyz", "/metrics", "/client.js", "/client.d.ts")
 
@@ -16,6 +24,8 @@ def check(config: Config) -> list[Problem]:
         *_websocket(config.websocket),
         *_auth(config.auth),
         *_paths(config),
+        *_handlers(config.handlers),
+        *_presence(config.presence),
         *_amqp(config.connectors.amqp),
         *_sources(config.connectors.webhook.sources),
     ]
@@ -52,6 +62,25 @@ def _auth(auth: AuthConfig) -> Iterator[Problem]:
             yield Problem(("auth", key), "none of auth.algorithms uses it", hint, also=(("auth", "algorithms"),))
     if auth.audience == ():
         yield Problem(("auth", "audience"), "must name at least one audience", "or leave the key out")
+
+
+def _handlers(handlers: HandlersConfig) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, said in enumerate(handlers.modules):
+        module, _, attribute = said.partition(":")
+        name = f"{module}:{attribute or 'app'}"  # as it is loaded
+        if name in seen:
+            yield Problem(("handlers", "modules", index), f"names {name} again", "name each once")
+        seen.add(name)
+
+
+def _presence(presence: PresenceConfig) -> Iterator[Problem]:
+    if presence.online == presence.offline:
+        online, offline = ("presence", "online"), ("presence", "offline")
+        # Told of the one that was written down: a default has no line.
+        path, other = (online, offline) if presence.offline == PresenceConfig().offline else (offline, online)
+        hint = "who comes and who goes must be told apart"
+        yield Problem(path, f"is the same as {'.'.join(other)}", hint, also=(other,))
 
 
 def _amqp(sources: Sequence[AmqpConfig]) -> Iterator[Problem]:

@@ -50,6 +50,12 @@ class BadPayload(PublisherError):
     """A payload that is not JSON as RFC 8259 has it, or beyond a bound."""
 
 
+class UnsupportedMediaType(PublisherError):
+    """The body of a request is of a type that nothing here reads."""
+
+    code = "unsupported_media_type"
+
+
 class EventRefused(PublisherError):
     """One event of a batch is refused, and the batch with it.
 

@@ -20,6 +20,7 @@ from broker.core.forms import PLAIN, SERVER_SENT, DeflatedForm, Form
 from broker.core.http import Request, Response, Route, Takeover, error_response
 from broker.core.ports import Identity
 from broker.edge.http import BadRequest, HttpConnection
+from broker.edge.paths import Paths
 from broker.edge.site import Site, refusal
 from broker.edge.sse import EVENTS_PATH, HEAD, Wish, read_wish, send_head, tell_events
 from broker.edge.websocket import (
@@ -74,7 +75,7 @@ class Front:
         self._services = services
         own = Route("GET", EVENTS_PATH, self._open_event_stream)
         first = Endpoint(settings.limits, settings.subprotocols)
-        self._endpoints = {settings.websocket_path: first, **settings.endpoints}
+        self._endpoints = Paths({settings.websocket_path: first, **settings.endpoints})
         self._site = Site([own, *routes], settings.allowed_origins, self._endpoints)
         self._deflated = _deflated(settings.compression_threshold)
         self._open = 0
@@ -141,15 +142,16 @@ class Front:
         """
         settings = self._settings
         key = check_upgrade(request)
-        endpoint = self._endpoints.get(request.path)
-        if endpoint is None:
+        found = self._endpoints.find(request.path)
+        if found is None:
             where = ", ".join(self._endpoints)
             raise BadRequest(HTTPStatus.NOT_FOUND, f"there is no WebSocket here, but at {where}")
+        endpoint, params = found
         self._site.check_origin(request)
         self._check_room()
         deflated = self._deflated if endpoint.compression else None
         extension = None if deflated is None else choose_extension(request)
-        party = await self._party(request, endpoint, deflated if extension else None)
+        party = await self._party(replace(request, params=params), endpoint, deflated if extension else None)
         if isinstance(party, Refusal):
             extension = None  # nothing that it says is worth inflating
         handshake = Handshake(key, choose_subprotocol(request, endpoint.subprotocols), extension, early)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Final
-from urllib.parse import unquote
+from typing import Any, Final
 
 import trio
 
@@ -15,6 +14,7 @@ from broker.core.errors import BrokerError
 from broker.core.http import Request, Response, Route, Takeover, error_response
 from broker.core.origins import origin_allowed
 from broker.edge.http import BadRequest
+from broker.edge.paths import Paths
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +29,15 @@ _HEADERS = "Authorization, Content-Type, Last-Event-ID, *"  # the star stands fo
 class Site:
     """Answers requests by its routes.
 
-    websocket_paths: where there are WebSockets, for the complaint of those who ask for something else there.
+    websockets: where there are some, for the complaint of those who ask for something else there.
     """
 
-    def __init__(
-        self, routes: Iterable[Route], allowed_origins: Sequence[str], websocket_paths: Collection[str]
-    ) -> None:
+    def __init__(self, routes: Iterable[Route], allowed_origins: Sequence[str], websockets: Paths[Any]) -> None:
         table = _table(routes)
-        self._routes = {path: methods for path, methods in table.items() if "<" not in path}
-        self._public = {path for path, found in self._routes.items() if any(route.public for route in found.values())}
-        self._shaped = [(path.split("/"), methods) for path, methods in table.items() if "<" in path]
+        self._routes = Paths(table)
+        self._public = {path for path, found in table.items() if any(route.public for route in found.values())}
         self._allowed_origins = allowed_origins
-        self._websocket_paths = websocket_paths
+        self._websockets = websockets
 
     async def answer(self, request: Request) -> Response | Takeover:
         """Answer a request, whatever it is."""
@@ -87,17 +84,12 @@ class Site:
 
     def _methods(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
         """The routes of a path by their methods, and what stands for the placeholders in it."""
-        methods = self._routes.get(path)
-        if methods is not None:
-            return methods, {}
-        if path in self._websocket_paths:
+        found = self._routes.find(path)
+        if found is None and self._websockets.find(path) is not None:
             raise BadRequest(HTTPStatus.UPGRADE_REQUIRED, "this path speaks WebSocket only")
-        segments = path.split("/")
-        for shape, found in self._shaped:
-            params = _params(shape, segments)
-            if params is not None:
-                return found, params
-        raise BadRequest(HTTPStatus.NOT_FOUND, f"there is nothing at {path}")
+        if found is None:
+            raise BadRequest(HTTPStatus.NOT_FOUND, f"there is nothing at {path}")
+        return found
 
     def _may(self, request: Request, origin: str | None) -> bool:
         if origin is None or "*" in self._allowed_origins:
@@ -133,18 +125,6 @@ def _preflight(methods: Iterable[str]) -> Response:
         "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
     }
     return Response(HTTPStatus.NO_CONTENT, headers=leave)
-
-
-def _params(shape: Sequence[str], segments: Sequence[str]) -> Mapping[str, str] | None:
-    if len(shape) != len(segments):
-        return None
-    params: dict[str, str] = {}
-    for wanted, segment in zip(shape, segments, strict=True):
-        if wanted.startswith("<") and segment:
-            params[wanted.strip("<>")] = unquote(segment)
-        elif wanted != segment:
-            return None
-    return params
 
 
 def _table(routes: Iterable[Route]) -> Mapping[str, Mapping[str, Route]]:

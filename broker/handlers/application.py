@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import trio
 
 from broker.core.commands import Command, problem, reply
-from broker.core.errors import BrokerError, ClientError, Close
-from broker.core.index import PatternIndex
-from broker.core.message import Message
-from broker.core.shapes import Shape, rank
+from broker.core.errors import BadName, BrokerError, Close
+from broker.core.event import check_name
+from broker.handlers.asking import Asked, handling
+from broker.handlers.channel import Channel
 from broker.handlers.connection import Connection
-from broker.handlers.data import plain
-from broker.handlers.declaring import Channel, CommandHandler, Handlers, MessageHandler
-from broker.handlers.errors import BadHandler, HandlerFailed, HandlerTimedOut, NotAuthorized, TooManyWaiting
-from broker.handlers.hooks import Hooks, Received, call, chosen
-from broker.handlers.house import House, current_client, current_hooks
-from broker.handlers.signature import Signature
+from broker.handlers.declaring import Handlers
+from broker.handlers.errors import BadHandler, HandlerTimedOut, NotAuthorized, Refused, TooManyWaiting
+from broker.handlers.hooks import Hooks, Received, chosen, report
+from broker.handlers.house import House
+from broker.handlers.naming import Names
+from broker.handlers.place import CommandHandler, MessageHandler
 from broker.runtime.calls import MAX_WAITING, Call, Calls
 from broker.runtime.connection import Connection as Client
 from broker.runtime.obeying import answer
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
 HOOK_TIMEOUT: Final = 10.0  # seconds for `authorize`, `on_connect` and `on_disconnect`
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A message of a client, and who is to answer it how."""
-
-    received: Received
-    signature: Signature
-    offered: Mapping[str, Any]
-    timeout: float
-    hooks: Hooks
-    answers: bool = False  # what the handler returns goes to the client
-
-    async def call(self) -> Any:
-        """What the handler returns.
-
-        Raises HandlerTimedOut, and whatever it raises.
-        """
-        with trio.move_on_after(self.timeout):
-            return await self.signature.call(self.offered)
-        raise HandlerTimedOut(f"this took longer than {self.timeout:g} seconds")
 
 
 class Application:
@@ -66,18 +39,21 @@ class Application:
 
     def __init__(self, handlers: Sequence[Handlers], house: House, calls: Calls, timeout: float) -> None:
         self._handlers = handlers
-        self._house = house
         self._calls = calls
         self._timeout = timeout
-        self._connections: dict[Client, Connection] = {}
-        self._deciding: Counter[Client] = Counter()  # subscriptions that wait for `authorize`, and what waits for them
+        self._peers: dict[Client, None] = {}
+        self._deciding: Counter[Client] = Counter()  # calls behind which the broker's own commands have to wait
+        self._doubted: set[Client] = set()  # those that have another token than when they were permitted
         wider = [one.hooks for one in handlers]
         hooks = self._hooks = {one: chosen([one.hooks, *wider]) for one in handlers}
+        self._house = replace(house, hooks=chosen(wider))
+        for one in handlers:
+            one.move_in(replace(house, hooks=hooks[one]), self._peers.keys())
         places = [(place, place.hooks.before(hooks[one])) for one in handlers for place in (one, *one.channels)]
         commands = [replace(each, hooks=each.hooks.before(wide)) for place, wide in places for each in place.commands]
-        self._commands = _Shapes([(each.shape, each) for each in commands])
-        self._channels = _Shapes([(each.shape, (each, wide)) for each, wide in places if isinstance(each, Channel)])
-        messages = [replace(each, hooks=hooks[one]) for one in handlers for each in one.messages]
+        self._commands = Names([(each.name, each) for each in commands])
+        self._channels = Names([(each.template, (each, wide)) for each, wide in places if isinstance(each, Channel)])
+        messages = [replace(each, hooks=each.hooks.before(hooks[one])) for one in handlers for each in one.messages]
         self._texts = _only([each for each in messages if each.takes_text])
         self._bytes = _only([each for each in messages if each.takes_bytes])
 
@@ -85,23 +61,24 @@ class Application:
 
     def connected(self, client: Client) -> None:
         """See `Application` in `runtime/services.py`."""
-        self._connections[client] = connection = Connection(client, self._house, self._connections.keys())
+        connection = self._house.connections[client] = Connection(client, self._house, self._peers.keys())
+        self._peers[client] = None
         for one in self._handlers:
             if one.connects is not None:
-                self._calls.put(client, partial(self._connect, client, connection, one), always=True)
+                self._decide(client, partial(self._connect, client, connection, one), always=True)
 
     def hear(self, client: Client, message: str | bytes) -> bool:
         """See `Application` in `runtime/services.py`."""
         handler = self._bytes if isinstance(message, bytes) else self._texts
         if handler is None:
             return False
-        if not self._calls.put(client, partial(self._message, client, handler, message)):
+        if not self._calls.put(client, partial(self._message, client, handler, message), user=client.user):
             client.close(Close.POLICY_VIOLATION, "too many messages wait for their handler")
         return True
 
     def obey(self, client: Client, command: Command) -> bool:
         """See `Application` in `runtime/services.py`."""
-        handler = self._commands.find(command.event)
+        handler = self._commands.find(command.event) if _is_name(command.event) else None
         if handler is None:
             return False
         self._put(client, partial(self._command, client, handler, command))
@@ -109,14 +86,11 @@ class Application:
 
     def subscribe(self, client: Client, name: str, command: Command) -> bool:
         """See `Application` in `runtime/services.py`."""
-        channel, hooks = (None if "*" in name else self._channels.find(name)) or (None, Hooks())
-        if channel is None or channel.permits is None:
+        asked = self._asked_to_permit(client, name, command)
+        if asked is None:
             return self.postpone(client, command)  # lest it overtakes one of those
-        connection = self._connections[client]
-        received = Received(connection, command.event, command.data, command.id)
-        offered = {"connection": connection, "user": client.user, **_segments(channel.shape, name)}
-        asked = _Asked(received, channel.permits, offered, HOOK_TIMEOUT, hooks)
         self._decide(client, partial(self._subscribe, client, name, asked))
+        client.spare()
         return True
 
     def postpone(self, client: Client, command: Command) -> bool:
@@ -126,63 +100,83 @@ class Application:
         self._decide(client, partial(self._postponed, client, command))
         return True
 
+    def authenticated(self, client: Client) -> None:
+        """See `Application` in `runtime/services.py`."""
+        if client not in self._doubted:
+            self._doubted.add(client)
+            self._decide(client, partial(self._permit_again, client), always=True)
+
     def disconnected(self, client: Client, code: int, reason: str) -> None:
         """See `Application` in `runtime/services.py`."""
         self._calls.forget(client)
-        if not self._calls.put(client, partial(self._disconnect, client, code, reason), always=True):
+        end = partial(self._disconnect, client, code, reason)
+        if not self._calls.put(client, end, user=client.user, always=True):
             self._forget(client)
 
     # What runs then.
 
     async def _connect(self, client: Client, connection: Connection, one: Handlers) -> None:
-        if not await self._hook(client, "on_connect", one, {"connection": connection, "user": client.user}):
-            client.close(Close.INTERNAL_ERROR, "on_connect failed")
+        match await self._hook(client, "on_connect", one, {"connection": connection, "user": client.user}):
+            case Refused(code=code, reason=reason):
+                client.close(code, reason)
+            case Exception():
+                client.close(Close.INTERNAL_ERROR, "on_connect failed")
 
     async def _disconnect(self, client: Client, code: int, reason: str) -> None:
-        offered = {"connection": self._connections[client], "user": client.user, "code": code, "reason": reason}
+        connection = self._house.connections[client]
+        offered = {"connection": connection, "user": client.user, "code": code, "reason": reason}
         try:
             for one in self._handlers:
                 await self._hook(client, "on_disconnect", one, offered)
         finally:
             self._forget(client)
 
-    async def _hook(self, client: Client, name: str, one: Handlers, offered: Mapping[str, Any]) -> bool:
-        """Call this hook of theirs, if they have it; False: it failed, and the middleware has been told."""
+    async def _hook(self, client: Client, name: str, one: Handlers, offered: Mapping[str, Any]) -> Exception | None:
+        """Call this hook of theirs, if they have it; returns what it raised, of which the middleware has been told."""
         signature = one.connects if name == "on_connect" else one.disconnects
-        hooks = self._hooks[one]
-        with _current(client, hooks):
+        if signature is None:
+            return None
+        hooks, received = self._hooks[one], Received(self._house.connections[client], name, None)
+        with handling(client, hooks, received):
             try:
-                if signature is not None:
-                    with trio.fail_after(HOOK_TIMEOUT):
-                        await signature.call(offered)
+                with trio.move_on_after(HOOK_TIMEOUT):
+                    await signature.call(offered)
+                    return None
+                raise HandlerTimedOut(f"{signature.name} took longer than {HOOK_TIMEOUT:g} seconds")
+            except Refused as refused:
+                return refused
             except Exception as error:
-                await self._report(error, Received(self._connections[client], name, None), hooks)
-                return False
-        return True
+                await report(error, received, hooks)
+                return error
 
     def _forget(self, client: Client) -> None:
-        del self._connections[client]
+        del self._peers[client], self._house.connections[client]
         self._deciding.pop(client, None)
+        self._doubted.discard(client)
         self._house.rooms.leave_all(client)
 
     async def _message(self, client: Client, handler: MessageHandler, message: str | bytes) -> None:
-        connection = self._connections[client]
+        if client.ended:
+            return
+        connection = self._house.connections[client]
         received = Received(connection, None, message)
         offered = {"connection": connection, "user": client.user, "message": message}
-        asked = _Asked(received, handler.signature, offered, handler.timeout or self._timeout, handler.hooks)
+        asked = Asked(received, handler.signature, offered, handler.timeout or self._timeout, handler.hooks)
         try:
-            await self._run(client, asked)
+            await asked.run(client, self._house.counters)
         except BrokerError as error:
             client.tell(problem(error))
 
     async def _command(self, client: Client, handler: CommandHandler, command: Command) -> None:
-        connection = self._connections[client]
+        if client.ended:
+            return
+        connection = self._house.connections[client]
         received = Received(connection, command.event, command.data, command.id)
         try:
             if handler.channel is not None:
                 _check_on_channel(client, handler.channel, command.event)
             offered = {
-                **_segments(handler.shape, command.event),
+                **handler.name.read(command.event),
                 "connection": connection,
                 "user": client.user,
                 "id": command.id,
@@ -191,69 +185,75 @@ class Application:
             }
             timeout = handler.timeout or self._timeout
             answers = command.id is not None
-            asked = _Asked(received, handler.signature, offered, timeout, handler.hooks, answers)
-            result = await self._run(client, asked)
+            asked = Asked(received, handler.signature, offered, timeout, handler.hooks, answers)
+            result = await asked.run(client, self._house.counters)
         except BrokerError as error:
             client.tell(problem(error, command.id))
         else:
             if command.id is not None:
-                await self._answer(client, asked, reply(command.id, result))
+                said = reply(command.id, result)
+                client.tell(said)
+                with handling(client, handler.hooks, received):
+                    await self._house.sent(said, 1)
 
-    async def _answer(self, client: Client, asked: _Asked, answer: Mapping[str, Any]) -> None:
-        client.tell(answer)
-        with _current(client, asked.hooks):
-            try:
-                await self._house.sent(answer, 1)
-            except Exception as error:
-                await self._report(error, asked.received, asked.hooks)
+    def _asked_to_permit(self, client: Client, name: str, command: Command) -> Asked | None:
+        """The question whether a client may be on the channel of this name, where there is one that asks."""
+        channel, hooks = (None if "*" in name else self._channels.find(name)) or (None, Hooks())
+        if channel is None or channel.permits is None:
+            return None
+        connection = self._house.connections[client]
+        received = Received(connection, command.event, command.data, command.id)
+        offered = {"connection": connection, "user": client.user, **channel.template.read(name)}
+        return Asked(received, channel.permits, offered, HOOK_TIMEOUT, hooks)
 
-    async def _subscribe(self, client: Client, name: str, asked: _Asked) -> None:
-        command_id = asked.received.id
+    async def _subscribe(self, client: Client, name: str, asked: Asked) -> None:
+        if client.ended:
+            return
+        command_id, is_new = asked.received.id, False
         try:
-            if await self._run(client, asked) is not True:
-                client.unsubscribe(name)  # it may have been on it
-                raise NotAuthorized(f"you may not be on {name}")
-            data = client.subscribe(name)
+            await self._permit(client, name, asked)
+            is_new = name not in client.patterns
+            data = client.subscribe(name, spared=True)
         except BrokerError as error:
+            is_new = False
             client.tell(problem(error, command_id))
         else:
             if command_id is not None:
                 client.tell(reply(command_id, data))
+        if not is_new:
+            client.charge()
+
+    async def _permit_again(self, client: Client) -> None:
+        self._doubted.discard(client)
+        for name in [*client.patterns]:
+            asked = self._asked_to_permit(client, name, Command("authenticate", None))
+            if asked is None or client.ended:
+                continue
+            try:
+                await self._permit(client, name, asked)
+            except BrokerError as error:
+                client.tell(problem(error))
+
+    async def _permit(self, client: Client, name: str, asked: Asked) -> None:
+        """Ask whether a client may be on a channel. Who may not is off it then.
+
+        Raises BrokerError.
+        """
+        permitted = False
+        try:
+            permitted = await asked.run(client, self._house.counters) is True
+        finally:
+            if not permitted:
+                client.unsubscribe(name)
+        if not permitted:
+            raise NotAuthorized(f"you may not be on {name}")
 
     async def _postponed(self, client: Client, command: Command) -> None:
         await trio.lowlevel.checkpoint()
         if not client.ended:
             answer(client, command)
 
-    async def _run(self, client: Client, asked: _Asked) -> Any:
-        """What the handler returns, fit for JSON.
-
-        Raises BrokerError for all that goes wrong; the middleware has been told then.
-        """
-        with _current(client, asked.hooks):
-            try:
-                await call(asked.hooks.received, asked.received)
-                result = await asked.call()
-                if asked.answers:
-                    result = plain(result)
-                    Message([result])  # in an answer there is no place for bytes
-            except ClientError:  # of the application's own, for the client, such as BadRoom
-                raise
-            except HandlerTimedOut as error:
-                await self._report(error, asked.received, asked.hooks)
-                raise
-            except Exception as error:
-                await self._report(error, asked.received, asked.hooks)
-                raise HandlerFailed(_text_of(error)) from None
-        return result
-
-    async def _report(self, error: Exception, received: Received, hooks: Hooks) -> None:
-        try:
-            await call(hooks.error, error, received)
-        except Exception:  # one that fails itself
-            logger.exception("hook.failed")
-
-    def _decide(self, client: Client, what: Call) -> None:
+    def _decide(self, client: Client, what: Call, *, always: bool = False) -> None:
         async def decided() -> None:
             try:
                 await what()
@@ -262,46 +262,22 @@ class Application:
                 if not self._deciding[client]:
                     del self._deciding[client]
 
-        self._put(client, decided, client.limits.max_subscriptions)
-        self._deciding[client] += 1
+        if self._put(client, decided, client.limits.max_subscriptions, always=always):
+            self._deciding[client] += 1
 
-    def _put(self, client: Client, what: Call, most: int = MAX_WAITING) -> None:
-        if not self._calls.put(client, what, most=most):
+    def _put(self, client: Client, what: Call, most: int = MAX_WAITING, *, always: bool = False) -> bool:
+        put = self._calls.put(client, what, user=client.user, most=most, always=always)
+        if not put and not always:
             raise TooManyWaiting("too many of your commands wait; wait for their answers")
+        return put
 
 
-class _Shapes(Generic[T]):
-    """Values by the shape of a name; the most specific one counts."""
-
-    def __init__(self, pairs: Sequence[tuple[Shape, T]]) -> None:
-        ranked = sorted(
-            ((pattern, shape, value) for shape, value in pairs for pattern in shape.patterns),
-            key=lambda entry: rank(entry[0]),
-        )
-        self._values = [value for _, _, value in ranked]
-        self._index: PatternIndex[int] = PatternIndex()
-        seen: dict[str, Shape] = {}
-        for place, (pattern, shape, _) in enumerate(ranked):
-            if pattern in seen:
-                raise BadHandler(f"{shape.text!r} and {seen[pattern].text!r} are the same name: it has two handlers")
-            seen[pattern] = shape
-            self._index.add(pattern, place)
-
-    def find(self, name: str) -> T | None:
-        """The value for this name, or None."""
-        found = self._index.match(name)
-        return self._values[min(min(places) for places in found)] if found else None
-
-
-@contextmanager
-def _current(client: Client, hooks: Hooks) -> Iterator[None]:
-    """What is called in the block knows whose message is being handled."""
-    of_client, of_hooks = current_client.set(client), current_hooks.set(hooks)
+def _is_name(text: str) -> bool:
     try:
-        yield
-    finally:
-        current_hooks.reset(of_hooks)
-        current_client.reset(of_client)
+        check_name(text)
+    except BadName:
+        return False
+    return True
 
 
 def _only(handlers: Sequence[MessageHandler]) -> MessageHandler | None:
@@ -311,18 +287,7 @@ def _only(handlers: Sequence[MessageHandler]) -> MessageHandler | None:
     return handlers[0] if handlers else None
 
 
-def _segments(shape: Shape, name: str) -> dict[str, str]:
-    segments = name.split(".")
-    return {placeholder: segments[place] for placeholder, place in shape.placeholders.items()}
-
-
 def _check_on_channel(client: Client, channel: Channel, event: str) -> None:
-    name = ".".join(event.split(".")[: len(channel.shape.text.split("."))])
+    name = channel.template.beginning_of(event)
     if name not in client.patterns:
         raise NotAuthorized(f"subscribe to {name} first")
-
-
-def _text_of(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # of a nursery in the handler
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__

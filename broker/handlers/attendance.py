@@ -62,18 +62,43 @@ class Attendance:
         return replace(event, data=encode({PLACEHOLDER: user})) if "." not in user else None
 
 
-def tell_application(handlers: Sequence[Handlers], calls: Calls, news: Mapping[str, bool]) -> None:
-    """Let the hooks be called; those of one user in order."""
-    for user, online in news.items():
-        for one in handlers:
+class Witness:
+    """Tells the application who has come and who has gone, by its hooks: of one user one thing after the other.
+
+    For each user takes "online" and "offline" by turns. What was not told yet when the next comes is void with it.
+    """
+
+    def __init__(self, handlers: Sequence[Handlers], calls: Calls) -> None:
+        self._handlers = handlers
+        self._calls = calls
+        self._news: dict[str, bool] = {}
+        self._waiting: set[str] = set()
+
+    def tell(self, news: Mapping[str, bool]) -> None:
+        """Let the hooks be called."""
+        for user, online in news.items():
+            if self._news.pop(user, None) is not None:
+                continue
+            self._news[user] = online
+            if user not in self._waiting:
+                self._waiting.add(user)
+                self._calls.put(("presence", user), partial(self._tell, user), always=True)
+
+    async def _tell(self, user: str) -> None:
+        self._waiting.discard(user)
+        online = self._news.pop(user, None)
+        for one in self._handlers:
             hook = one.comes_online if online else one.goes_offline
-            if hook is not None:
-                calls.put(("presence", user), partial(_call, hook, user), always=True)
+            if online is not None and hook is not None:
+                await _call(hook, user)
 
 
 async def _call(hook: Signature, user: str) -> None:
-    with trio.fail_after(HOOK_TIMEOUT):
-        await hook.call({"user": user})
+    try:
+        with trio.fail_after(HOOK_TIMEOUT):
+            await hook.call({"user": user})
+    except Exception:
+        logger.exception("presence.hook_failed", extra={"hook": hook.name, "user": user})
 
 
 def _step(action: Action, text: str) -> Step:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterable, Mapping
 from typing import Any
 
+import trio
+
 from broker.core.errors import Close
 from broker.core.frames import PONG
 from broker.core.http import Request
@@ -100,6 +102,7 @@ class Connection:
         Raises TypeError or ValueError for what can't be sent.
         """
         self._client.deliver(Message(plain(message)))
+        await trio.lowlevel.checkpoint()  # a handler that sends in a loop lets it go out, and others live
         await self._house.sent(message, 1)
 
     async def broadcast(self, message: Any, *, rooms: Iterable[str] | None = None, include_self: bool = False) -> int:

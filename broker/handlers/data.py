@@ -5,11 +5,12 @@ Nothing is converted silently: a text is no number, and no list of its character
 
 from __future__ import annotations
 
+import sys
 import typing
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import is_dataclass
 from enum import Enum
-from inspect import isclass
+from inspect import isabstract, isclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, Literal
@@ -17,8 +18,10 @@ from typing import Any, Final, Literal
 import attrs
 from cattrs import Converter, transform_error
 from cattrs.errors import ForbiddenExtraKeysError, StructureHandlerNotFoundError
+from cattrs.gen import mapping_structure_factory
 
 from broker.handlers.errors import BadData, BadHandler
+from broker.handlers.texts import TEXTS, from_text, to_text
 
 _MAX_FAULTS: Final = 10
 _MAX_LENGTH: Final = 200  # of a complaint that may repeat what the client has sent
@@ -26,7 +29,7 @@ _SCALARS: Final = (str, int, float, bool)
 _NOT_IN_JSON: Final = (bytes, bytearray, memoryview, Path)
 _NAMES: Final[Mapping[type, str]] = {
     str: "a text", int: "an integer", float: "a number", bool: "true or false",
-    NoneType: "null", list: "a list", dict: "an object",
+    NoneType: "null", list: "a list", dict: "an object", **TEXTS,
 }  # fmt: skip
 
 Read = Callable[[Any], Any]
@@ -71,6 +74,9 @@ class _Strict(Converter):
         self.register_structure_hook_factory(self._checks, self._checked)
         for kind in _SCALARS:
             self.register_structure_hook(kind, _scalar)
+        for textual in TEXTS:
+            self.register_structure_hook(textual, _of_text)
+            self.register_unstructure_hook(textual, to_text)
         self.register_structure_hook(Enum, _chosen)
         self.register_structure_hook_func(_is_literal, _chosen)
         self.register_structure_hook_factory(_is_mixed, self._one_of)
@@ -81,9 +87,16 @@ class _Strict(Converter):
             raise StructureHandlerNotFoundError(f"{type} is not in JSON", type)
         return super().get_structure_hook(type, cache_result)
 
+    def gen_structure_mapping(self, cl: Any) -> Any:
+        """See `Converter`, which would keep the hook where it is found before the one that checks."""
+        origin = typing.get_origin(cl) or cl
+        return mapping_structure_factory(cl, self, dict if isabstract(origin) else origin)
+
     def _one_of(self, kind: Any) -> Callable[[Any, Any], Any]:
         """For a union: of all that it is made of, the one that JSON has this kind of value for."""
         parts = [each for each in typing.get_args(kind) if each is not NoneType]
+        if sum(_is_text(each) for each in parts) > 1:
+            raise TypeError(f"the texts of {kind} can't be told apart")
         simple = [(each, self.get_structure_hook(each)) for each in parts if _json_type(each) is None]
         deep = {}
         for wanted in (dict, list):
@@ -147,6 +160,10 @@ def _is_record(kind: Any) -> bool:
     return isclass(origin) and (attrs.has(origin) or is_dataclass(origin))
 
 
+def _is_text(kind: Any) -> bool:
+    return getattr(kind, "__supertype__", kind) in (str, *TEXTS)  # of a NewType: what it is made of
+
+
 def _is_literal(kind: Any) -> bool:
     return typing.get_origin(kind) is Literal
 
@@ -163,11 +180,22 @@ def _chosen(value: Any, kind: Any) -> Any:
 def _scalar(value: Any, kind: type) -> Any:
     if issubclass(kind, Enum):
         return _chosen(value, kind)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # 1e999 is JSON, and infinite once it is read
+            raise _Unexpected("a finite number is expected")
         return float(value)
     if type(value) is not kind:
         raise _unexpected(kind, value)
     return value
+
+
+def _of_text(value: Any, kind: Any) -> Any:
+    if type(value) is not str:
+        raise _unexpected(kind, value)
+    try:
+        return from_text(value, kind)
+    except ValueError:
+        raise _Unexpected(f"{_expected(kind)} is expected") from None
 
 
 class _Unexpected(TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from broker.handlers.house import House
 from broker.runtime.calls import Calls
 from broker.runtime.services import Admit, ConnectionLimits, Endpoint
 
+_PLACEHOLDER = re.compile(r"<\w+>")
+
 
 def build_endpoints(
     handlers: Iterable[Handlers], first: tuple[str, Endpoint], house: House, calls: Calls, timeout: float
@@ -25,8 +28,8 @@ def build_endpoints(
     path, usual = first
     by_path: dict[str, list[Handlers]] = {}
     for one in handlers:
-        one.move_in(house)
         by_path.setdefault(one.path or path, []).append(one)
+    _check_apart(by_path)
     return {path: usual} | {
         where: replace(
             usual,
@@ -37,6 +40,14 @@ def build_endpoints(
         )
         for where, together in by_path.items()
     }
+
+
+def _check_apart(paths: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for path in paths:
+        other = seen.setdefault(_PLACEHOLDER.sub("<>", path), path)
+        if other != path:
+            raise BadHandler(f"{other} and {path} are the same paths: call their placeholders alike")
 
 
 def _limits(usual: ConnectionLimits, path: str, handlers: Sequence[Handlers]) -> ConnectionLimits:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from broker.handlers.errors import BadHandler
+from broker.handlers.containing import contained
+from broker.handlers.errors import BadHandler, HandlerTimedOut
 from broker.handlers.signature import name_of
 
 if TYPE_CHECKING:
@@ -101,10 +102,26 @@ DEFAULT: Final = Hooks(log_received, None, log_error)
 
 
 async def call(hook: Callable[..., Awaitable[None]] | Unset | None, *arguments: Any) -> None:
-    """Call a hook, if there is one; it may raise, but not take for ever."""
-    if hook is not None and not isinstance(hook, Unset):
-        with trio.fail_after(TIMEOUT):
-            await hook(*arguments)
+    """Call a hook, if there is one.
+
+    Raises HandlerTimedOut, and whatever it raises.
+    """
+    if hook is None or isinstance(hook, Unset):
+        return
+    with trio.move_on_after(TIMEOUT), contained():
+        await hook(*arguments)
+        return
+    raise HandlerTimedOut(f"{name_of(hook)} took longer than {TIMEOUT:g} seconds")
+
+
+async def report(error: Exception, received: Received | None, hooks: Hooks) -> None:
+    """Tell the hook for errors; without a message there is nothing to tell it of, and the error is logged."""
+    try:
+        if received is None:
+            raise error
+        await call(hooks.error, error, received)
+    except Exception:  # a hook that fails itself, or that one
+        logger.exception("hook.failed")
 
 
 def checked(hook: H) -> H:

@@ -11,8 +11,10 @@ from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+import trio
+
 from broker.core.credentials import token_of
-from broker.core.errors import AuthenticationError, BadPayload, BadShape, NotPermitted
+from broker.core.errors import AuthenticationError, BadPayload, BadShape, NotPermitted, UnsupportedMediaType
 from broker.core.http import BodyTooLarge, Request, Response, Route, error_response, json_response
 from broker.core.message import Message
 from broker.core.payload import check_text
@@ -20,6 +22,8 @@ from broker.core.permissions import permission_of
 from broker.core.ports import Authenticator
 from broker.handlers.house import House
 from broker.runtime.connection import Connection as Client
+
+BODIES_AT_ONCE: Final = 64  # bounds the memory for those that are being read
 
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain"
@@ -37,6 +41,7 @@ class MessagesApi:
         self._authenticator = authenticator
         self._max_body = max_body
         self._authenticate = authenticate
+        self._bodies = trio.CapacityLimiter(BODIES_AT_ONCE)
 
     def routes(self) -> Sequence[Route]:
         """What the front end is to send here."""
@@ -67,8 +72,13 @@ class MessagesApi:
         refused = self._refusal(request, right)
         if refused is not None:
             return refused
+        kind = (request.header("content-type") or _JSON).partition(";")[0].strip().lower()
+        if kind not in (_JSON, _TEXT, _BYTES):
+            wrong = UnsupportedMediaType(f"a message is {_JSON}, {_TEXT} or {_BYTES}, not {kind[:100]!r}")
+            return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, wrong)
         try:
-            content = _content(request.header("content-type"), await request.read_body(self._max_body))
+            async with self._bodies:
+                content = _content(kind, await request.read_body(self._max_body))
         except BodyTooLarge as error:
             return error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error)
         except (BadShape, BadPayload) as error:
@@ -88,16 +98,13 @@ class MessagesApi:
         return None
 
 
-def _content(content_type: str | None, body: bytes) -> Any:
+def _content(kind: str, body: bytes) -> Any:
     """What the body says.
 
     Raises BadShape or BadPayload.
     """
-    kind = (content_type or _JSON).partition(";")[0].strip().lower()
     if kind == _BYTES:
         return body
-    if kind not in (_JSON, _TEXT):
-        raise BadShape(f"a message is {_JSON}, {_TEXT} or {_BYTES}, not {kind[:100]!r}")
     try:
         text = body.decode()
         if kind == _TEXT:

@@ -10,6 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
+from broker.handlers.containing import contained
 from broker.handlers.errors import BadHandler
 
 Function = Callable[..., Awaitable[Any]]
@@ -31,8 +32,9 @@ class Signature:
         return name_of(self.function)
 
     async def call(self, offered: Mapping[str, Any]) -> Any:
-        """Call it with what it wants of what there is."""
-        return await self.function(**{name: offered[name] for name in self.wants})
+        """Call it with what it wants of what there is. Nothing but exceptions and cancellation comes out."""
+        with contained():
+            return await self.function(**{name: offered[name] for name in self.wants})
 
 
 def read_signature(function: Function, offered: Collection[str]) -> Signature:

@@ -207,9 +207,10 @@ class Connection:
     async def _obey(self, receive: Receive) -> None:
         while True:
             message = await receive()
-            if not self._allowance.take():
-                self.close(Close.POLICY_VIOLATION, "too many commands")
-            elif self.arrival is not None and self.arrival.application.hear(self, message):
+            self.charge()
+            if self.ended:
+                continue
+            if self.arrival is not None and self.arrival.application.hear(self, message):
                 pass
             elif isinstance(message, bytes):
                 self.close(Close.UNSUPPORTED_DATA, "this path takes text frames only")
@@ -220,8 +221,20 @@ class Connection:
         """Queue the answer to a command."""
         self.send(self.form.message(value))
 
-    def subscribe(self, pattern: str) -> Mapping[str, Any]:
-        """Hold one more pattern; returns what answers the command.
+    def spare(self) -> None:
+        """Let a command not count: it asks for a new subscription.
+
+        Those are bounded by their number, and a client may need all of them at once.
+        """
+        self._allowance.give_back()
+
+    def charge(self) -> None:
+        """Let a command count after all. A client that may not give it any more is ended with 1008."""
+        if not self._allowance.take():
+            self.close(Close.POLICY_VIOLATION, "too many commands")
+
+    def subscribe(self, pattern: str, *, spared: bool = False) -> Mapping[str, Any]:
+        """Hold one more pattern; returns what answers the command. spared: it does not count already.
 
         Raises TooManySubscriptions.
         """
@@ -231,7 +244,8 @@ class Connection:
                 raise TooManySubscriptions(f"a connection holds at most {most} subscriptions")
             self.patterns.add(pattern)
             self._services.registry.subscribe(self, pattern)
-            self._allowance.give_back()  # bounded by their number already, and a client may need all of them at once
+            if not spared:
+                self.spare()
         return {"pattern": pattern}
 
     def unsubscribe(self, pattern: str) -> Mapping[str, Any]:

@@ -53,7 +53,10 @@ def _carry_out(client: Connection, command: Command, application: Application | 
         case "authenticate":
             if command.data is not None and not isinstance(command.data, str):
                 raise BadShape("authenticate takes a token, which is a text")
-            return client.authenticate(command.data)
+            data = client.authenticate(command.data)
+            if application:
+                application.authenticated(client)
+            return data
         case _ if application and application.obey(client, command):
             return _LATER
         case unknown:

@@ -94,6 +94,10 @@ class Application(Protocol):
         """
         ...
 
+    def authenticated(self, client: Connection) -> None:
+        """A client has shown another token: what it was permitted by the one before is to be asked again."""
+        ...
+
     def disconnected(self, client: Connection, code: int, reason: str) -> None:
         """A client has gone."""
         ...

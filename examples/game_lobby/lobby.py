@@ -84,6 +84,7 @@ class Table:
 
 
 tables = {number: Table() for number in ("1", "2", "3")}
+here: dict[str, Connection] = {}  # by the name that it has taken
 
 
 def table(number: str) -> Table:
@@ -104,19 +105,25 @@ async def tell_of_table(connection: Connection, number: str) -> None:
 
 @app.authenticate
 async def who(request: Request) -> Accepted:
-    """Asked before a connection is accepted; the page sees the code and the reason."""
+    """Asked before a connection is accepted; the page sees the code and the reason.
+
+    A name that one chooses proves nothing: `player:Ada` does not get what is for the user `Ada`, who has a token.
+    """
     name, colour = (request.query.get(key, [""])[0] for key in ("name", "colour"))
     if not name:
         raise Refused(NO_NAME, "say who you are")
     if not name.isalpha() or len(name) > 20:
         raise Refused(BAD_NAME, "a name is up to 20 letters")
-    if app.is_online(name):
-        raise Refused(NAME_TAKEN, f"there is a {name} already")
-    return Accepted(name, data=Guest(name, colour or "grey"))
+    return Accepted(f"player:{name}", data=Guest(name, colour or "grey"))
 
 
 @app.on_connect
 async def come(connection: Connection) -> None:
+    """Nothing is waited for between looking for the name and taking it, so that two can't both have it."""
+    name = connection.data.name
+    if name in here:
+        raise Refused(NAME_TAKEN, f"there is a {name} already")
+    here[name] = connection
     connection.join(LOBBY)
     seats = {number: each.players for number, each in tables.items()}
     await connection.send({"event": "welcome", "data": {"connection": connection.id, "tables": seats}})
@@ -124,13 +131,20 @@ async def come(connection: Connection) -> None:
 
 
 @app.on_disconnect
-async def go(connection: Connection, user: str, code: int) -> None:
-    """The connection is still in its rooms, so that the others can be told."""
-    for number, each in tables.items():
-        if user in each.players:
-            each.leave(user)
-            await tell_of_table(connection, number)
-    await connection.broadcast({"event": "lobby.went", "data": {"name": user, "code": code}}, rooms=connection.rooms)
+async def go(connection: Connection, code: int) -> None:
+    """The connection is still in its rooms, so that the others can be told; then the name is free."""
+    name = connection.data.name
+    if here.get(name) is not connection:  # it was refused: the name is another's
+        return
+    try:
+        for number, each in tables.items():
+            if name in each.players:
+                each.leave(name)
+                await tell_of_table(connection, number)
+        message = {"event": "lobby.went", "data": {"name": name, "code": code}}
+        await connection.broadcast(message, rooms=connection.rooms)
+    finally:
+        del here[name]
 
 
 @app.on("tables.<number>.watch")
@@ -142,24 +156,25 @@ async def watch(connection: Connection, number: str) -> Sequence[str]:
 
 
 @app.on("tables.<number>.sit")
-async def sit(connection: Connection, user: str, number: str) -> None:
-    table(number).sit(user)
+async def sit(connection: Connection, number: str) -> None:
+    table(number).sit(connection.data.name)
     connection.join(room_of(number))
     await tell_of_table(connection, number)
 
 
 @app.on("tables.<number>.stand")
-async def stand(connection: Connection, user: str, number: str) -> None:
-    table(number).leave(user)
+async def stand(connection: Connection, number: str) -> None:
+    table(number).leave(connection.data.name)
     await tell_of_table(connection, number)
 
 
 @app.on("tables.<number>.show", timeout=2)
-async def show(connection: Connection, user: str, number: str, data: Move) -> None:
+async def show(connection: Connection, number: str, data: Move) -> None:
     """`data` is one of "rock", "paper" and "scissors": anything else never gets here."""
-    ended = table(number).show(user, data)
+    name = connection.data.name
+    ended = table(number).show(name, data)
     if ended is None:
-        await connection.broadcast({"event": f"tables.{number}.thinks", "data": user}, rooms=[room_of(number)])
+        await connection.broadcast({"event": f"tables.{number}.thinks", "data": name}, rooms=[room_of(number)])
     else:
         message = {"event": f"tables.{number}.ended", "data": ended}
         await connection.broadcast(message, rooms=[room_of(number)], include_self=True)

@@ -42,8 +42,8 @@ class Visit:
         assert ended.value.reason is not None
         return int(ended.value.reason.code)
 
-    async def say(self, text: str) -> None:
-        await self._socket.send_message(text)
+    async def say(self, message: str | bytes) -> None:
+        await self._socket.send_message(message)
 
     async def reply(self, number: int, data: object) -> None:
         await self.say(json.dumps({"reply": number, "data": data}))

@@ -10,6 +10,7 @@ const [, , moduleFile, ...flags] = process.argv;
 const { connect, matches } = await import(pathToFileURL(moduleFile));
 
 const tell = (line) => console.log(JSON.stringify(line));
+const readable = (message) => (message instanceof ArrayBuffer ? { binary: [...new Uint8Array(message)] } : message);
 const failed = (error) => ({ code: error.code, message: error.message });
 
 process.on("uncaughtException", (error) => tell({ uncaught: error.message }));
@@ -63,6 +64,13 @@ const deeds = {
   },
   listen({ kind }) {
     client.on(kind, ({ code, message, fatal, pattern, reason }) => tell({ told: kind, code, message, fatal, pattern, reason }));
+  },
+  hear: () => client.on("message", (message) => tell({ heard: readable(message) })),
+  hearInVain: () => client.on("message", (message) => tell({ heard: readable(message) }))(),
+  hearAndFail() {
+    client.on("message", () => {
+      throw new Error("who hears has a fault");
+    });
   },
   listenInVain: ({ kind }) => client.on(kind, () => tell({ told: kind }))(),
   subscribe({ pattern, name, handler = "tell" }) {

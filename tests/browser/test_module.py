@@ -30,6 +30,10 @@ games.ready.catch((error: BrokerError) => error.code);
 client.on("open", () => client.publish("a", { b: 1 }, { id: "7" }).then((id: string) => id));
 client.on("close", ({ code, reason, retryIn }) => [code.toFixed(), reason.length, retryIn]);
 client.on("error", ({ fatal, pattern }) => fatal || pattern)();
+client.on("message", (message) => {
+  if (message instanceof ArrayBuffer) return message.byteLength;
+  return typeof message === "string" ? message.length : (message as { event: string }).event;
+});
 client.command<number>("add", [1, 2], { timeout: 700 }).then((sum) => sum.toFixed());
 games.unsubscribe();
 client.close();
@@ -60,6 +64,13 @@ def test_what_a_client_can_do_is_declared() -> None:
     can = set(re.findall(r"^  (?:async )?([a-z]\w*)\(.*\{$", client, re.MULTILINE)) - {"constructor"}
     declared = DECLARATIONS.read_text(encoding="utf-8").partition("export interface Client {")[2].partition("\n}")[0]
     assert can == set(re.findall(r"^  (\w+)[<(]", declared, re.MULTILINE))
+
+
+def test_everything_that_a_client_tells_is_declared() -> None:
+    listeners = MODULE.read_text(encoding="utf-8").partition("#listeners = {")[2].partition("};")[0]
+    told = set(re.findall(r"(\w+): new Set", listeners))
+    events = DECLARATIONS.read_text(encoding="utf-8").partition("interface ClientEvents {")[2].partition("\n}")[0]
+    assert told == set(re.findall(r"^  (\w+): ", events, re.MULTILINE)) > {"message"}
 
 
 def test_the_declarations_let_a_right_program_pass_and_a_wrong_one_not(tmp_path: Path) -> None:

@@ -55,6 +55,17 @@ def test_check_reports_policy_keys_and_tls_together(config: Path) -> None:
         assert expected in result.stderr
 
 
+def test_check_imports_the_handlers_and_reports_each_that_can_t_be(config: Path) -> None:
+    text = config.read_text()
+    config.write_text(text + '[handlers]\nmodules = ["good_handlers:app", "no_handlers", "good_handlers:other"]\n')
+    (config.parent / "good_handlers.py").write_text("from broker import Handlers\napp = Handlers()\n")
+    result = run("check", "--config", config)
+    assert result.exit_code == 2
+    assert "'no_handlers' can't be imported" in result.stderr
+    assert "'good_handlers:other': there is no such name in it" in result.stderr
+    assert "'good_handlers:app'" not in result.stderr
+
+
 def test_check_without_a_file_says_how_to_get_one(tmp_path: Path) -> None:
     result = run("check", "--config", tmp_path / "config.toml")
     assert result.exit_code == 2

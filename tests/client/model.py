@@ -13,6 +13,7 @@ class ModelBroker:
     """A log of names, and the connections that are open. The payload of an event is its offset.
 
     reaches_back_to: the first offset that the log still holds. most: patterns that a connection may hold.
+    greeting: what an application says to each connection before anything else.
     """
 
     def __init__(self, most: int = 1000) -> None:
@@ -20,6 +21,7 @@ class ModelBroker:
         self.reaches_back_to = 0
         self.most = most
         self.readable = True
+        self.greeting: list[str] = []
         self.connections: list[ModelConnection] = []
 
     def publish(self, name: str) -> int:
@@ -36,6 +38,7 @@ class ModelBroker:
 
     def open(self) -> ModelConnection:
         connection = ModelConnection(self)
+        connection.sent += self.greeting
         self.connections.append(connection)
         return connection
 
@@ -69,6 +72,10 @@ class ModelConnection:
                 self._replay.append(self._event(offset))
             else:
                 self.sent.append(self._event(offset))
+
+    def message(self, text: str) -> None:
+        """The application says something, which waits for no replay."""
+        self.sent.append(text)
 
     def go_on(self) -> bool:
         """Send one more frame of a replay; whether there was one."""

@@ -14,6 +14,7 @@ from trio.testing import MemoryReceiveStream
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
+    BytesMessage,
     CloseConnection,
     Event,
     Message,
@@ -133,6 +134,9 @@ class Connection(trio.abc.Stream):
 
     def say_text(self, text: str, *, finished: bool = True) -> None:
         self.say(TextMessage(data=text, message_finished=finished))
+
+    def say_binary(self, data: bytes, *, finished: bool = True) -> None:
+        self.say(BytesMessage(data=data, message_finished=finished))
 
     def say_bytes(self, data: bytes) -> None:
         if not (self.closed or self.mute):

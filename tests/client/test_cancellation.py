@@ -22,6 +22,10 @@ async def use(broker: FakeBroker) -> None:
             broker.publish("a.3")
             assert (await anext(events)).name == "a.3"
             assert await client.command("echo", 1) == 1
+        async with client.messages(buffer=1) as messages:
+            for text in ("1", "2", "3"):
+                broker.connection.say_text(text)
+            assert await anext(messages) == 1
         async for _ in client.subscribe("**", buffer=1):
             break
 

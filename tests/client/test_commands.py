@@ -89,7 +89,7 @@ async def test_where_nothing_is_read_it_says_why_there_was_no_answer(
     async with connect(URL) as client, client.subscribe("**", buffer=1) as events:
         broker.publish("a", "a", "a")
         async for _ in events:
-            with pytest.raises(CommandTimedOut, match="a subscription is full, so nothing is read"):
+            with pytest.raises(CommandTimedOut, match="a buffer is full, so nothing is read"):
                 await client.command("echo")
             break
 

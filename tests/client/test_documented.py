@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 import broker.client
-from broker.client import Disconnected, Options, Refused
+from broker.client import Client, Disconnected, Options, Refused
 from broker.client.link import TIDY_SECONDS
+from broker.client.messages import MOST_EARLY
 from broker.client.retrying import Verdict, judge, may_pass
 from broker.client.socket import SILENCE
 from broker.core.backoff import FIRST_PAUSE, LONGEST_PAUSE
@@ -42,6 +44,12 @@ def test_so_are_the_statuses() -> None:
 def test_so_are_the_times() -> None:
     assert f"after {FIRST_PAUSE} seconds at first and up to {LONGEST_PAUSE:g} later" in PYTHON
     assert f"for\n{SILENCE:g} seconds has broken; the client asks for a sign of life every {TIDY_SECONDS:g}" in PYTHON
+
+
+def test_so_is_what_is_kept_of_messages() -> None:
+    assert f"waited, up to {MOST_EARLY} messages" in PYTHON
+    assert signature(Client.messages).parameters["buffer"].default == 1024
+    assert "at most `buffer` messages (1024)" in PYTHON
 
 
 def test_every_error_and_value_is_exported_that_it_speaks_of() -> None:

@@ -11,7 +11,7 @@ from tests.client.server import Closing, FakeBroker, Refusal, Welcome
 from tests.client.using import URL, names, out_of_the_block
 
 
-@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 4001, 4002, 4003, 4004])
+@pytest.mark.parametrize("code", [1000, 1002, 1003, 1007, 1008, 1009, 4001, 4002, 4003, 4004])
 async def test_some_codes_are_the_end(code: int, broker: FakeBroker, autojump_clock: MockClock) -> None:
     with out_of_the_block(Disconnected) as ended:
         async with connect(URL, "t") as client, client.subscribe("**") as events:

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker.client import ClientClosed, CommandFailed, Disconnected, Event, Options, ResumeGap, Subscription, connect
-from broker.client.subscription import Inbox
+from broker.client.inbox import Inbox
 from broker.core.errors import BadPattern
 from tests.client.server import FakeBroker
 from tests.client.using import URL, names
@@ -237,7 +237,7 @@ async def test_who_is_cancelled_while_it_waits_takes_no_event_with_it(broker: Fa
 
 
 async def test_an_inbox_notes_one_gap_where_there_are_several() -> None:
-    inbox = Inbox(10, 10)
+    inbox: Inbox[Event] = Inbox(10, 10)
     inbox.put_gap(ResumeGap("one"))
     inbox.put_gap(ResumeGap("two"))
     assert len(inbox) == 1

@@ -6,6 +6,7 @@ import pytest
 
 from broker.core.http import Request, Response
 from broker.edge.browser import FILES, browser_routes
+from broker.edge.paths import Paths
 from broker.edge.site import Site
 
 
@@ -16,7 +17,7 @@ async def no_body(limit: int) -> bytes:
 async def get(path: str, **headers: str) -> Response:
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     request = Request("GET", path, {}, [(b"host", b"broker.example"), *named], b"1.1", no_body)
-    answer = await Site(browser_routes(), (), "/ws").answer(request)
+    answer = await Site(browser_routes(), (), Paths({})).answer(request)
     assert isinstance(answer, Response)
     return answer
 

@@ -11,6 +11,7 @@ import trio
 
 from broker.core.http import Request, Response, Route, Takeover, json_response
 from broker.edge.http import BadRequest
+from broker.edge.paths import Paths
 from broker.edge.site import Site
 
 HOST = "broker.example:8080"
@@ -70,7 +71,9 @@ async def ask(
     """The head that a page gets, of whatever kind the answer is."""
     named = {"Host": HOST, **more} | ({} if origin is None else {"Origin": origin})
     headers = [(name.lower().replace("_", "-").encode(), value.encode()) for name, value in named.items()]
-    answer = await Site(routes, allowed, "/ws").answer(Request(method, path, {}, headers, b"1.1", no_body))
+    answer = await Site(routes, allowed, Paths({"/ws": True})).answer(
+        Request(method, path, {}, headers, b"1.1", no_body)
+    )
     return answer.head if isinstance(answer, Takeover) else answer
 
 
@@ -269,7 +272,9 @@ async def tell(request: Request) -> Response:
     return json_response(200, dict(request.params))
 
 
-SHAPED = Site([Route("GET", "/users/<user>", tell), Route("POST", "/users/<user>/<what>", tell)], [], ["/ws"])
+SHAPED = Site(
+    [Route("GET", "/users/<user>", tell), Route("POST", "/users/<user>/<what>", tell)], [], Paths({"/ws": True})
+)
 
 
 async def params(path: str, method: str = "GET") -> object:

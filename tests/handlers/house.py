@@ -57,7 +57,7 @@ def request(path: str = "/ws", **headers: str) -> Request:
 class Application:
     """The handlers of all paths at work, and whoever has come to them."""
 
-    def __init__(self, handlers: Sequence[Handlers], timeout: float) -> None:
+    def __init__(self, handlers: Sequence[Handlers], timeout: float, limits: ConnectionLimits = LIMITS) -> None:
         self.nursery: trio.Nursery | None = None
         self._clients: list[Client] = []
         self.calls = Calls()
@@ -65,9 +65,10 @@ class Application:
         self.rooms: Rooms[Connection] = Rooms()
         self.registry: Registry[Connection] = Registry(max_per_user=100)
         presence = Presence(0, nothing_to_say)
-        house = House(self.registry, self.rooms, presence, self.published, DEFAULT)
-        self.endpoints = build_endpoints(handlers, ("/ws", Endpoint(LIMITS)), house, self.calls, timeout)
-        self._services = Services(self.registry, Tokens(), NobodyResumes(), presence)
+        self.house = house = House(self.registry, self.rooms, presence, self.published, DEFAULT)
+        self.endpoints = build_endpoints(handlers, ("/ws", Endpoint(limits)), house, self.calls, timeout)
+        self.tokens = Tokens()
+        self._services = Services(self.registry, self.tokens, NobodyResumes(), presence)
 
     async def join(self, user: str | None = "ada", path: str = "/ws", **claims: Any) -> Client:
         """A client that has come to a path, and whose `on_connect` has begun."""
@@ -109,19 +110,21 @@ class Application:
     def left_behind(self) -> Mapping[str, int]:
         """All places in which something of a connection could be left."""
         applications = [each.application for each in self.endpoints.values() if each.application is not None]
-        kept = [getattr(each, name) for each in applications for name in ("_connections", "_deciding")]
+        kept = [getattr(each, name) for each in applications for name in ("_peers", "_deciding")]
         return {
             "calls": self.calls.waiting(),
             "rooms": len(self.rooms) + len(self.rooms._rooms),
-            "connections": len(self.registry) + sum(map(len, kept)),
+            "connections": len(self.registry) + len(self.house.connections) + sum(map(len, kept)),
             "subscriptions": self.registry.statistics().subscriptions,
         }
 
 
 @asynccontextmanager
-async def running(*handlers: Handlers, timeout: float = 30) -> AsyncIterator[Application]:
+async def running(
+    *handlers: Handlers, timeout: float = 30, limits: ConnectionLimits = LIMITS
+) -> AsyncIterator[Application]:
     """An application at work for the length of the block; when its clients have gone nothing may be left of them."""
-    application = Application(handlers, timeout)
+    application = Application(handlers, timeout, limits)
     async with trio.open_nursery() as nursery:
         application.nursery = nursery
         await nursery.start(application.calls.run)

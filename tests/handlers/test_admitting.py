@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -65,6 +66,11 @@ async def test_who_is_accepted_comes_as_whom_it_said(outcome: Any, who: Any) -> 
         (Accepted(""), (1011, "authenticate failed")),
         (Accepted(42), (1011, "authenticate failed")),  # type: ignore[arg-type]
         (Accepted("ada", claims=["role"]), (1011, "authenticate failed")),  # type: ignore[arg-type]
+        (Accepted("ada", expires_at="1e9"), (1011, "authenticate failed")),  # type: ignore[arg-type]
+        (Accepted("ada", expires_at=True), (1011, "authenticate failed")),
+        (Accepted("ada", expires_at=float("nan")), (1011, "authenticate failed")),
+        (Accepted("ada", expires_at=float("inf")), (1011, "authenticate failed")),
+        (Accepted("ada", expires_at=10**400), (1011, "authenticate failed")),
     ],
     ids=str,
 )
@@ -104,6 +110,21 @@ async def test_who_takes_too_long_lets_nobody_in(autojump_clock: MockClock, capl
 
     async with running(app) as broker:
         assert (await broker.knock(request("/door"))).ending == (1011, "authenticate failed")
+
+
+async def test_who_is_accepted_until_then_is_ended_as_with_a_token(autojump_clock: MockClock) -> None:
+    async with running(Door(Accepted("ada", expires_at=time.time() + 60)).app) as broker:
+        client = await broker.knock(request("/door"))
+        await trio.sleep(58)
+        assert await ask(client, "who") == ["ada", {}, None]
+        await trio.sleep(3)
+        assert client.close_code() == 4003
+
+
+@pytest.mark.parametrize("expires_at", [0, -1, 1.5])
+async def test_who_was_accepted_until_some_time_ago_is_ended_at_once(expires_at: float) -> None:
+    async with running(Door(Accepted("ada", expires_at=expires_at)).app) as broker:
+        assert (await broker.knock(request("/door"))).close_code() == 4003
 
 
 async def test_it_decides_by_header_cookie_query_and_address() -> None:

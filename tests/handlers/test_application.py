@@ -454,3 +454,27 @@ async def test_a_flood_of_messages_that_wait_ends_the_connection(autojump_clock:
         await wait_all_tasks_blocked()
         assert client.ending == (1008, "too many messages wait for their handler")
         await trio.sleep(5)
+
+
+async def test_messages_as_they_come_may_have_a_time_out_and_hooks_of_their_own(autojump_clock: MockClock) -> None:
+    app = Handlers()
+    seen: list[Any] = []
+
+    async def received(request: Received) -> None:
+        seen.append(request.data)
+
+    @app.on_message(timeout=2, on_message_received=received)
+    async def slow(message: str) -> None:
+        await trio.sleep(float(message))
+
+    async with running(app, timeout=30) as broker:
+        client = await broker.join()
+        client.say_soon("1", "3")
+        await trio.sleep(5)
+        assert client.json() == [{"error": "this took longer than 2 seconds", "code": "handler_timed_out"}]
+    assert seen == ["1", "3"]
+
+
+def test_a_time_out_of_messages_is_a_number_of_seconds() -> None:
+    with pytest.raises(BadHandler, match="on_message"):
+        Handlers().on_message(timeout=0)

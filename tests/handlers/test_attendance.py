@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker import Handlers
 from broker.core.event import Record
 from broker.core.policy import Policy
 from broker.core.visibility import Visibility
-from broker.handlers.attendance import RELATION, Attendance, tell_application
+from broker.handlers.attendance import RELATION, Attendance, Witness
 from broker.runtime.calls import Calls
 from tests.handlers.house import Published
 
@@ -71,12 +71,43 @@ async def test_the_application_hears_of_each_in_order(
         await trio.sleep_forever()
 
     calls = Calls()
+    both, other = Witness([first], calls), Witness([second], calls)
     async with trio.open_nursery() as nursery:
         await nursery.start(calls.run)
-        tell_application([first], calls, {"ada": True})
-        tell_application([first], calls, {"ada": False, "bob": False})
-        tell_application([second], calls, {"carol": True})
+        both.tell({"ada": True})
+        await wait_all_tasks_blocked()
+        both.tell({"ada": False, "bob": False})
+        other.tell({"carol": True})
         await calls.finish()
         nursery.cancel_scope.cancel()
     assert lines == ["bob is not", "ada is here", "ada is not"]
-    assert [record.getMessage() for record in caplog.records] == ["call.failed"]
+    assert [record.getMessage() for record in caplog.records] == ["presence.hook_failed"]
+
+
+@pytest.mark.parametrize("flips", range(8))
+async def test_of_one_who_comes_and_goes_meanwhile_it_hears_what_it_comes_to(
+    flips: int, autojump_clock: MockClock
+) -> None:
+    app, heard = Handlers(), []
+
+    @app.on_online
+    async def online(user: str) -> None:
+        heard.append(True)
+        await trio.sleep(1)
+
+    @app.on_offline
+    async def offline(user: str) -> None:
+        heard.append(False)
+
+    calls = Calls()
+    witness = Witness([app], calls)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(calls.run)
+        witness.tell({"ada": True})
+        await wait_all_tasks_blocked()
+        for flip in range(flips):
+            witness.tell({"ada": flip % 2 == 1})
+        assert calls.waiting() == 1
+        await calls.finish()
+        nursery.cancel_scope.cancel()
+    assert heard == [True] if flips % 2 == 0 else [True, False]

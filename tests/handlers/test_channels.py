@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker import ClientError, Connection, Handlers
+from broker.core.ports import Identity
 from broker.handlers.errors import BadHandler
 from tests.handlers.house import LIMITS, ask, command, running, tell
 
@@ -235,3 +237,67 @@ async def test_the_most_specific_channel_counts() -> None:
         ada = await broker.join()
         assert await ask(ada, "subscribe", "rooms.secret") == "not_authorized"
         assert await ask(ada, "subscribe", "rooms.open") == {"pattern": "rooms.open"}
+
+
+async def test_who_subscribes_to_the_name_on_another_path_hears_nothing() -> None:
+    teams = Teams()
+    async with running(teams.app, Handlers(path="/public")) as broker:
+        ada, eve = await broker.join("ada", teams=["red"]), await broker.join("eve", "/public")
+        await ask(ada, "subscribe", RED)
+        assert await ask(eve, "subscribe", RED) == {"pattern": RED}
+        assert await ask(ada, f"{RED}.say.hello") == 1
+        assert [each.user for each in teams.channel.members(team="red")] == ["ada"]
+        assert eve.json() == [{"reply": "asked", "data": {"pattern": RED}}]
+
+
+async def test_a_burst_of_subscriptions_to_channels_does_not_count(autojump_clock: MockClock) -> None:
+    teams = Teams()
+    limits = replace(LIMITS, commands_per_second=5)
+    async with running(teams.app, limits=limits) as broker:
+        ada = await broker.join("ada", teams=[f"t{number}" for number in range(50)])
+        await tell(ada, *[command("subscribe", f"teams.t{number}.desk") for number in range(50)])
+        await trio.sleep(1)
+        assert len(ada.json()) == 50
+        assert broker.registry.statistics().subscriptions == 50
+
+
+@pytest.mark.parametrize("who", ["eve", "ada"])
+async def test_a_flood_of_those_that_are_refused_or_there_already_does_count(
+    who: str, autojump_clock: MockClock
+) -> None:
+    teams = Teams()
+    limits = replace(LIMITS, commands_per_second=5)
+    async with running(teams.app, limits=limits) as broker:
+        client = await broker.join(who, teams=["red"] if who == "ada" else [])
+        await tell(client, *[command("subscribe", RED) for _ in range(8)])
+        await trio.sleep(0.1)
+        assert client.close_code() == 1008
+        assert len(teams.asked) <= 8
+
+
+@pytest.mark.parametrize("event", ["teams.*.desk.say.x", "teams..desk.say.x", "teams.**.say.x"])
+async def test_no_wildcard_is_a_way_to_a_handler(event: str) -> None:
+    teams = Teams()
+    async with running(teams.app) as broker:
+        eve = await broker.join("eve")
+        await ask(eve, "subscribe", "teams.*.desk")
+        assert await ask(eve, event) == "unknown_command"
+
+
+async def test_with_another_token_one_is_asked_again_whether_one_may(autojump_clock: MockClock) -> None:
+    teams = Teams()
+    async with running(teams.app) as broker:
+        client = await broker.join("ada", teams=["red", "blue"])
+        for name in (RED, "teams.blue.desk", "lobby", "other.events"):
+            await ask(client, "subscribe", name)
+        broker.tokens.known["new"] = Identity("ada", {"teams": ["blue"]})
+        teams.takes = 1
+        assert await ask(client, "authenticate", "new") == {"expires_at": None}
+        await ask(client, "authenticate", "new")
+        await trio.sleep(10)
+        assert [each for each in client.json() if "error" in each] == [
+            {"error": f"you may not be on {RED}", "code": "not_authorized"}
+        ]
+        assert sorted(teams.asked[2:]) == ["ada blue", "ada blue", "ada red"]
+        assert await ask(client, f"{RED}.say.hello") == "not_authorized"
+        assert broker.registry.statistics().subscriptions == 3

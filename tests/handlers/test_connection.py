@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from broker import Connection, Handlers
+from broker import Connection, Handlers, Refused
 from broker.core.ports import Identity
-from tests.handlers.house import ask, command, request, running, tell, texts
+from broker.handlers.house import SENDS_PER_TURN
+from broker.runtime.calls import GRACE
+from broker.runtime.outbox import QueueLimits
+from tests.handlers.house import LIMITS, ask, command, request, running, tell, texts
 
 
 def lobby() -> Handlers:
@@ -227,24 +231,117 @@ async def test_of_several_each_is_called_and_one_that_fails_takes_nothing_from_t
     assert lines == ["came", "went"]
 
 
-async def test_what_waits_for_its_handler_is_forgotten_when_the_connection_ends(autojump_clock: MockClock) -> None:
-    app, lines = Handlers(), []
+@pytest.mark.parametrize(("takes", "lines"), [(GRACE - 1, [1, -1]), (GRACE + 1, [-1])])
+async def test_when_the_connection_ends_what_waits_is_forgotten_and_what_runs_has_a_while(
+    takes: float, lines: list[int], autojump_clock: MockClock
+) -> None:
+    app, found = Handlers(), []
 
     @app.on("a")
     async def handler(data: int) -> None:
-        await trio.sleep(5)
-        lines.append(data)
+        await trio.sleep(takes)
+        found.append(data)
 
     @app.on_disconnect
     async def went() -> None:
-        lines.append(-1)
+        found.append(-1)
 
     async with running(app) as broker:
         client = await broker.join()
         await tell(client, command("a", 1), command("a", 2))
         client.hang_up()
         await trio.sleep(20)
-    assert lines == [1, -1]
+    assert found == lines
+
+
+@pytest.mark.parametrize("kind", ["connection", "user", "room"])
+async def test_a_handler_that_sends_in_a_loop_stops_nobody(kind: str, autojump_clock: MockClock) -> None:
+    app = lobby()
+
+    @app.on("loop", timeout=1)
+    async def loop(connection: Connection) -> None:
+        while True:
+            await {"connection": connection.send, "user": app.send, "room": nobody}[kind]("x")
+            if trio.current_time() > 50:
+                return
+
+    async def nobody(message: str) -> None:
+        await app.broadcast(message, rooms="nowhere")
+
+    @app.on("tick")
+    async def tick() -> float:
+        return trio.current_time()
+
+    async with running(app, limits=replace(LIMITS, queue=QueueLimits(frames=100))) as broker:
+        ada, bob = await broker.join("ada"), await broker.join("bob")
+        ada.say_soon(command("loop"))
+        for _ in range(3):
+            bob.say_soon(command("tick", command_id="tick"))
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+        assert len(bob.json()) == 3
+        assert ada.ending is None, "what it sends goes out meanwhile"
+        ada.hang_up()
+        autojump_clock.jump(100)
+        await wait_all_tasks_blocked()
+
+
+async def test_all_in_a_room_hear_what_is_said_in_the_same_order() -> None:
+    app = lobby()
+    async with running(app) as broker:
+        members = [broker.come(Identity(f"user{number}"), request()) for number in range(SENDS_PER_TURN + 50)]
+        for each in members:
+            each.say_soon(command("join", "tea"))
+        await wait_all_tasks_blocked()
+        for number, each in enumerate(members[::60]):
+            each.say_soon(command(f"shout.{number}", ["tea"], None))
+        await wait_all_tasks_blocked()
+        orders = {tuple(text for text in texts(each) if text.isdigit()) for each in members}
+        assert len(orders) == 1
+        assert len(next(iter(orders))) == 5
+
+
+async def test_what_comes_after_the_connection_was_closed_is_not_handled() -> None:
+    app, handled = lobby(), []
+
+    @app.on("bye")
+    async def bye(connection: Connection) -> None:
+        connection.close()
+
+    @app.on("more")
+    async def more() -> None:
+        handled.append("more")
+
+    async with running(app) as broker:
+        ada = await broker.join()
+        await tell(ada, command("bye"), command("more"), command("more"))
+        assert ada.ending == (1000, "")
+    assert handled == []
+
+
+async def test_before_on_connect_has_ended_nothing_is_carried_out(autojump_clock: MockClock) -> None:
+    app, handled = lobby(), []
+
+    @app.on_connect
+    async def slow(user: str) -> None:
+        await trio.sleep(1)
+        if user == "eve":
+            raise Refused(4403)
+
+    @app.on("more")
+    async def more(user: str) -> None:
+        handled.append(user)
+
+    async with running(app) as broker:
+        for user in ("ada", "eve"):
+            client = await broker.join(user)
+            await tell(client, command("subscribe", "**"), command("more"))
+            assert (client.json(), broker.registry.statistics().subscriptions) == ([], 0)
+            await trio.sleep(2)
+            assert len(client.json()) == (2 if user == "ada" else 0)
+            client.hang_up()
+            await wait_all_tasks_blocked()
+    assert handled == ["ada"]
 
 
 async def test_a_handler_that_never_returns_keeps_nothing_for_ever(autojump_clock: MockClock) -> None:
@@ -275,3 +372,35 @@ async def test_a_ping_asks_for_a_sign_of_life_and_a_pong_is_one() -> None:
         client = await broker.join()
         await ask(client, "a")
         assert sorted(opcode for opcode, _ in client.heard) == [1, 9, 10]
+
+
+async def test_who_is_where_can_be_asked() -> None:
+    app = lobby()
+    async with running(app, Handlers(path="/other")) as broker:
+        ada, bob = await broker.join("ada"), await broker.join("bob")
+        await broker.join("ada", "/other")
+        for each in (bob, ada):
+            await ask(each, "join", "tea")
+        assert [each.user for each in app.members("tea")] == ["bob", "ada"]
+        assert app.members("nowhere") == []
+        assert [each.user for each in app.connections] == ["ada", "bob"]
+        assert [each.request.path for each in app.connections_of("ada")] == ["/ws", "/other"]
+        bob.hang_up()
+        await wait_all_tasks_blocked()
+        assert [each.user for each in app.members("tea")] == ["ada"]
+        assert app.connections_of("bob") == []
+
+
+async def test_on_connect_may_refuse_with_a_code_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    app = lobby()
+
+    @app.on_connect
+    async def only_ada(user: str) -> None:
+        if user != "ada":
+            raise Refused(4403, "ada only")
+
+    async with running(app) as broker:
+        ada, bob = await broker.join("ada"), await broker.join("bob")
+        assert await ask(ada, "join", "tea") == ["tea"]
+        assert bob.ending == (4403, "ada only")
+    assert "handler.failed" not in caplog.messages

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Generic, Literal, NewType, TypedDict, TypeVar
+from uuid import UUID
 
 import attrs
 import pytest
@@ -84,8 +88,25 @@ class Box(Generic[T]):
 
 
 @dataclass
-class Stamped:
-    at: datetime
+class Bill:
+    number: UUID
+    due: date
+    amount: Decimal
+    paid: datetime | None = None
+
+
+class Visit(TypedDict):
+    when: datetime
+
+
+@dataclass
+class Timed:
+    at: time
+
+
+@dataclass
+class Unclear:
+    when: datetime | str
 
 
 @dataclass
@@ -108,6 +129,10 @@ class Plain:
 
 
 Age = NewType("Age", int)
+Key = NewType("Key", UUID)
+
+NUMBER = "0b5c1f6e-7d4d-4c53-9d4b-2f2a5d6c7e8f"
+NOON = datetime(2024, 5, 1, 12)
 
 GOOD: list[tuple[Any, Any, Any]] = [
     (int, 1, 1),
@@ -133,6 +158,8 @@ GOOD: list[tuple[Any, Any, Any]] = [
     (set[int], [1, 2, 1], {1, 2}),
     (tuple[int, str], [1, "a"], (1, "a")),
     (dict[str, list[int]], {"a": [1]}, {"a": [1]}),
+    (Mapping[str, int], {"a": 1}, {"a": 1}),
+    (OrderedDict[str, int], {"a": 1}, OrderedDict(a=1)),
     (dict[Color, int], {"red": 1}, {Color.RED: 1}),
     (int | None, None, None),
     (float | None, 1, 1.0),
@@ -146,6 +173,30 @@ GOOD: list[tuple[Any, Any, Any]] = [
     (list[Point] | Point, [{"x": 1}], [Point(1)]),
     (list[Point] | Point, {"x": 1}, Point(1)),
     (dict[str, int] | str, {"a": 1}, {"a": 1}),
+    (datetime, "2024-05-01T12:00:00", NOON),
+    (datetime, "2024-05-01T12:00:00Z", NOON.replace(tzinfo=UTC)),
+    (datetime, "2024-05-01T12:00:00+02:00", NOON.replace(tzinfo=timezone(timedelta(hours=2)))),
+    (date, "2024-05-01", date(2024, 5, 1)),
+    (UUID, NUMBER, UUID(NUMBER)),
+    (UUID, NUMBER.upper(), UUID(NUMBER)),
+    (UUID, UUID(NUMBER).hex, UUID(NUMBER)),
+    (Key, NUMBER, UUID(NUMBER)),
+    (Decimal, "-1.50", Decimal("-1.50")),
+    (Decimal, "1e-7", Decimal("1e-7")),
+    (UUID | None, None, None),
+    (UUID | None, NUMBER, UUID(NUMBER)),
+    (Decimal | float, "1.5", Decimal("1.5")),
+    (Decimal | float, 1.5, 1.5),
+    (Literal["now"] | datetime, "now", "now"),
+    (Literal["now"] | datetime, "2024-05-01T12:00:00", NOON),
+    (Visit, {"when": "2024-05-01T12:00:00"}, {"when": NOON}),
+    (list[datetime], ["2024-05-01T12:00:00"], [NOON]),
+    (dict[date, int], {"2024-05-01": 1}, {date(2024, 5, 1): 1}),
+    (
+        Bill,
+        {"number": NUMBER, "due": "2024-05-01", "amount": "9.90", "paid": "2024-05-01T12:00:00"},
+        Bill(UUID(NUMBER), date(2024, 5, 1), Decimal("9.90"), NOON),
+    ),
 ]
 
 
@@ -196,6 +247,39 @@ BAD: list[tuple[Any, Any, str]] = [
     (list[Point] | Point, [{"x": "1"}], "data[0].x: an integer is expected, not a text"),
     (tuple[int, str], [1], "data: Not enough values"),
     (Positive, {"number": 0}, "data: number must be positive"),
+    (float, json.loads("1e999"), "data: a finite number is expected"),
+    (float, json.loads("-1e999"), "data: a finite number is expected"),
+    (float, float("nan"), "data: a finite number is expected"),
+    (float, 10**400, "data: a finite number is expected"),
+    (float | None, json.loads("1e999"), "data: a number or null is expected"),
+    (Point, {"x": 1, "y": json.loads("1e999")}, "data.y: a finite number is expected"),
+    (datetime, 1714564800, "data: a date and time is expected, not an integer"),
+    (datetime, "yesterday", "data: a date and time is expected"),
+    (datetime, "2024-13-01", "data: a date and time is expected"),
+    (datetime, "\ud800", "data: a date and time is expected"),
+    (Visit, {"when": "2024-13-01"}, "when: a date and time is expected"),
+    (list[datetime], ["2024-05-01T12:00:00", None], "data[1]: a date and time is expected, not null"),
+    (datetime | None, "2024-13-01", "data: a date and time or null is expected"),
+    (date, "2024-02-30", "data: a date is expected"),
+    (date, "2024-05-01T12:00:00", "data: a date is expected"),
+    (dict[date, int], {"first of May": 1}, "a date is expected"),
+    (UUID, 1, "data: a UUID is expected, not an integer"),
+    (UUID, NUMBER[1:], "data: a UUID is expected"),
+    (UUID, NUMBER.replace("-", "", 1), "data: a UUID is expected"),
+    (UUID, f"{{{NUMBER}}}", "data: a UUID is expected"),
+    (Decimal, 1.5, "data: a decimal number in a text is expected, not a number"),
+    (Decimal, "NaN", "data: a decimal number in a text is expected"),
+    (Decimal, "-Infinity", "data: a decimal number in a text is expected"),
+    (Decimal, " 1", "data: a decimal number in a text is expected"),
+    (Decimal, "1_000", "data: a decimal number in a text is expected"),
+    (Decimal, "1e99999", "data: a decimal number in a text is expected"),
+    (Decimal, "1\n", "data: a decimal number in a text is expected"),
+    (
+        Bill,
+        {"number": "1", "due": "May", "amount": 1, "paid": "soon"},
+        "data.number: a UUID is expected; data.due: a date is expected; data.amount: a decimal number in a text is "
+        "expected, not an integer; data.paid: a date and time or null is expected",
+    ),
 ]
 
 
@@ -207,17 +291,21 @@ def test_what_does_not_fit_is_refused_with_its_place(kind: Any, said: Any, compl
 
 
 IMPOSSIBLE: list[tuple[Any, str]] = [
-    (datetime, "datetime"),
+    (time, "time"),
+    (timedelta, "timedelta"),
     (bytes, "bytes"),
     (Path, "Path"),
     (complex, "complex"),
     (Plain, "Plain"),
-    (Stamped, "datetime"),
+    (Timed, "time"),
     (Raw, "bytes"),
-    (list[datetime], "datetime"),
+    (list[time], "time"),
     (dict[str, bytes], "bytes"),
-    (datetime | None, "datetime"),
-    (str | datetime, "datetime"),
+    (time | None, "time"),
+    (str | datetime, "told apart"),
+    (date | datetime | None, "told apart"),
+    (str | Key, "told apart"),
+    (Unclear, "told apart"),
     (Point | Same, "Could not disambiguate"),
     (list[int] | set[int], "set"),
     (dict[str, int] | Point, "dict"),
@@ -231,6 +319,13 @@ def test_what_no_json_becomes_is_refused_when_it_is_registered(kind: Any, what: 
     with pytest.raises(BadHandler, match="here: data can't be") as refused:
         reader(kind, "here")
     assert what in str(refused.value)
+
+
+def test_what_is_registered_later_changes_no_complaint() -> None:
+    for kind in (dict[str, float], dict[str, bool]):
+        reader(kind, "here")
+    with pytest.raises(BadData, match="data: an object is expected, not a list"):
+        reader(dict[str, float], "here")([])
 
 
 def test_only_so_many_faults_are_told() -> None:
@@ -255,7 +350,11 @@ def test_what_is_nested_too_deep_is_a_fault_like_any_other() -> None:
 
 
 Json = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | st.sampled_from(["a", "red", "kind"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["a", "red", "2024-05-01", NUMBER]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["x", "y", "kind", "value", "kids", "text"]), inner, max_size=3)
@@ -286,8 +385,34 @@ def test_whatever_comes_is_read_or_refused(kind: Any, said: Any) -> None:
         ([Color.RED, Size.SMALL], ["red", 1]),
         ({"a": Point(1)}, {"a": {"x": 1, "y": 0.0}}),
         (frozenset(["a"]), ["a"]),
+        (NOON, "2024-05-01T12:00:00"),
+        (NOON.replace(tzinfo=UTC), "2024-05-01T12:00:00+00:00"),
+        (date(2024, 5, 1), "2024-05-01"),
+        (UUID(NUMBER), NUMBER),
+        (Decimal("9.90"), "9.90"),
+        ([NOON, {"when": NOON}], ["2024-05-01T12:00:00", {"when": "2024-05-01T12:00:00"}]),
+        ({date(2024, 5, 1): Decimal(1)}, {"2024-05-01": "1"}),
+        (Box(NOON), {"content": "2024-05-01T12:00:00"}),
+        (
+            Bill(UUID(NUMBER), NOON, Decimal("9.90"), NOON),
+            {"number": NUMBER, "due": "2024-05-01T12:00:00", "amount": "9.90", "paid": "2024-05-01T12:00:00"},
+        ),
     ],
     ids=str,
 )
 def test_types_are_said_in_json(value: Any, said: Any) -> None:
     assert plain(value) == said
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_a_number_that_nobody_could_read_is_not_sent(number: str) -> None:
+    with pytest.raises(ValueError, match="is no finite number"):
+        plain(Decimal(number))
+
+
+@given(
+    st.datetimes() | st.datetimes(timezones=st.timezones()) | st.dates() | st.uuids() | st.decimals(-(10**9), 10**9),
+)
+def test_what_has_gone_out_as_a_text_comes_back(value: Any) -> None:
+    found = reader(type(value), "here")(plain(value))
+    assert (type(found), str(found)) == (type(value), str(value))

@@ -101,7 +101,7 @@ BAD: list[tuple[Register, str]] = [
     (lambda app: app.channel("a").authorize(any_data), "takes 'data'; there are connection, user"),
     (lambda app: Handlers(path="ws"), "is no path"),
     (lambda app: Handlers(path="/ws/"), "is no path"),
-    (lambda app: Handlers(path="/<room>"), "is no path"),
+    (lambda app: Handlers(path="/<room"), "is no path"),
     (lambda app: Handlers(heartbeat=-1), "heartbeat: -1 is no number of seconds"),
     (lambda app: Handlers(heartbeat_timeout=-1), "heartbeat_timeout: -1 is no number of seconds"),
 ]

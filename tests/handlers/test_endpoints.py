@@ -52,3 +52,8 @@ def test_a_heartbeat_wants_a_time_for_the_answer() -> None:
     with pytest.raises(BadHandler, match="heartbeat_timeout must be greater than 0"):
         endpoints(Handlers(heartbeat_timeout=0))
     assert endpoints(Handlers(heartbeat=0, heartbeat_timeout=0))["/ws"].limits.heartbeat == Heartbeat(0, 0)
+
+
+def test_paths_that_differ_in_the_names_of_placeholders_only_stop_the_start() -> None:
+    with pytest.raises(BadHandler, match="/shops/<a> and /shops/<b> are the same paths"):
+        endpoints(Handlers(path="/shops/<a>"), Handlers(path="/shops/<b>"))

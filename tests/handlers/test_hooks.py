@@ -193,7 +193,7 @@ async def test_a_hook_that_takes_too_long_is_given_up(autojump_clock: MockClock)
 
     async with running(app) as broker:
         begun = trio.current_time()
-        assert await ask(await broker.join(), "a") == "handler_failed"
+        assert await ask(await broker.join(), "a") == "handler_timed_out"
         assert trio.current_time() - begun < 11
 
 
@@ -233,9 +233,7 @@ async def test_a_hook_for_what_is_sent_may_send_and_is_not_told_of_that() -> Non
     assert told.told == [("sent", "a"), ("sent", "A")]
 
 
-async def test_a_hook_for_what_is_sent_that_fails_fails_the_handler_that_sends(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_hook_for_what_is_sent_that_fails_is_reported_and_what_is_out_is_out() -> None:
     app, told = Handlers(), Told()
     app.on_error(told.error("path"))
 
@@ -246,6 +244,7 @@ async def test_a_hook_for_what_is_sent_that_fails_fails_the_handler_that_sends(
     @app.on("sends")
     async def sends(connection: Connection) -> None:
         await connection.send("hello")
+        await connection.send("again")
 
     @app.on("answers")
     async def answers() -> str:
@@ -253,9 +252,30 @@ async def test_a_hook_for_what_is_sent_that_fails_fails_the_handler_that_sends(
 
     async with running(app) as broker:
         client = await broker.join()
-        assert await ask(client, "sends") == "handler_failed"
-        assert await ask(client, "answers") == "answered", "what is out is out"
-    assert told.told == [("path", "ZeroDivisionError in sends"), ("path", "ZeroDivisionError in answers")]
+        assert await ask(client, "sends") is None
+        assert await ask(client, "answers") == "answered"
+        assert texts(client)[:2] == ["hello", "again"]
+    failed = [("path", f"ZeroDivisionError in {name}") for name in ("sends", "sends", "sends", "answers")]
+    assert told.told == failed, "two messages and an answer, and another answer"
+
+
+async def test_outside_of_handlers_the_hook_of_the_path_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    app, counts = Handlers(), []
+
+    @app.on_message_sent
+    async def hook(message: Sent) -> None:
+        counts.append(message.to)
+        if message.content == "bad":
+            raise ZeroDivisionError
+
+    async with running(app) as broker:
+        await broker.join("ada")
+        assert await app.to("ada").send("good") == 1
+        assert await app.to("ada").send("bad") == 1
+        for each in app.connections:
+            await each.send("also good")
+    assert counts == [1, 1, 1]
+    assert [record.getMessage() for record in caplog.records] == ["hook.failed"]
 
 
 async def test_it_is_told_how_many_got_a_message() -> None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker import Connection, Handlers
 from broker.core.ports import Identity
 from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.services import ConnectionLimits
-from tests.handlers import house as house_module
+from tests.fakes import Client
 from tests.handlers.house import BINARY, ask, request, running, texts
 
 
@@ -122,14 +123,23 @@ async def test_a_large_crowd_lets_others_run_between() -> None:
 
 
 async def test_who_is_too_slow_is_ended_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Client.write
+
+    async def unread(client: Client, data: bytes) -> None:
+        if b"x" in data:
+            await reads.wait()
+        await write(client, data)
+
+    reads = trio.Event()
+    monkeypatch.setattr(Client, "write", unread)
     limits = ConnectionLimits(queue=QueueLimits(frames=2, overflow=Overflow.DISCONNECT))
-    monkeypatch.setattr(house_module, "LIMITS", limits)
     app = Handlers()
-    async with running(app) as broker:
+    async with running(app, limits=limits) as broker:
         slow, quick = await broker.join("slow"), await broker.join("quick")
         for _ in range(3):
             await app.to("slow").send("x")
         assert await app.to(["slow", "quick"]).send("hello") == 2
+        reads.set()
         await wait_all_tasks_blocked()
         assert (slow.close_code(), quick.ending, texts(quick)) == (4008, None, ["hello"])
 

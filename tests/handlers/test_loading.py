@@ -15,6 +15,7 @@ MODULES = {
     "loading_good": "from broker import Handlers\napp = Handlers()\nother = Handlers(path='/other')\nnumber = 1\n",
     "loading_broken": "import nowhere_at_all\n",
     "loading_wrong": "from broker import Handlers\napp = Handlers()\n@app.on('subscribe')\nasync def f(): ...\n",
+    "loading_exit": "import sys\nsys.exit(0)\n",
     "loading_syntax": "async def\n",
 }
 
@@ -41,7 +42,8 @@ def test_handlers_are_found_by_module_and_name(folder: Path) -> None:
         ("nowhere:app", "'nowhere:app' can't be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("loading_good:nothing", "'loading_good:nothing': there is no such name in it"),
         ("loading_good:number", "'loading_good:number': that is no Handlers but int"),
-        ("loading_broken:app", "No module named 'nowhere_at_all'"),
+        ("loading_broken:app", "No module named 'nowhere_at_all' (FOLDER/loading_broken.py, line 1)"),
+        ("loading_exit:app", "can't be imported: SystemExit: 0 (FOLDER/loading_exit.py, line 2)"),
         ("loading_syntax:app", "can't be imported: SyntaxError"),
         ("loading_wrong:app", "'loading_wrong:app': loading_wrong.f: 'subscribe' is a command of the broker's own"),
         (":app", "':app' can't be imported: ValueError"),
@@ -52,4 +54,18 @@ def test_what_is_not_there_is_said(folder: Path, name: str, complaint: str) -> N
     with pytest.raises(OperatorError) as refused:
         load_handlers([name], folder)
     assert str(refused.value).startswith("handlers.modules: ")
-    assert complaint in str(refused.value)
+    assert complaint.replace("FOLDER", str(folder)) in str(refused.value)
+
+
+def test_the_standard_library_comes_first_then_the_folder_then_what_is_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, installed = ("tabnanny", "_lsprof"), "standardwebhooks"
+    for name in (*library, installed):
+        monkeypatch.setitem(sys.modules, name, sys)  # to be as it was in the end
+        del sys.modules[name]
+        (folder / f"{name}.py").write_text(MODULES["loading_good"])
+    for name in library:
+        with pytest.raises(OperatorError, match="there is no such name in it"):
+            load_handlers([name], folder)
+    assert len(load_handlers([installed], folder)) == 1

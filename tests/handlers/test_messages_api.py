@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from broker import Connection, Handlers
 from broker.core.http import BodyTooLarge, Request, Response
 from broker.core.ports import Identity
+from broker.edge.paths import Paths
 from broker.edge.site import Site
 from broker.handlers.messages_api import MessagesApi
 from tests.fakes import Client, Tokens
@@ -36,7 +37,7 @@ class Api:
     def __init__(self, application: Application, app: Handlers, *, authenticate: bool) -> None:
         self.application = application
         api = MessagesApi(app.house, TOKENS if authenticate else Anybody(), MAX_BODY, authenticate=authenticate)
-        self._site = Site(api.routes(), [], [])
+        self._site = Site(api.routes(), [], Paths({}))
 
     async def ask(
         self,
@@ -139,7 +140,7 @@ async def test_the_body_is_the_message(content_type: str | None, body: bytes, op
         (None, b'"\xff"', 400, "bad_shape"),
         (None, b"[" * 500, 400, "bad_event"),
         ("text/plain", b"\xff", 400, "bad_shape"),
-        ("text/html", b"<p>", 400, "bad_shape"),
+        ("text/html", b"<p>", 415, "unsupported_media_type"),
         (None, b"1" * (MAX_BODY + 1), 413, "body_too_large"),
     ],
 )

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker.runtime import calls as calls_module
-from broker.runtime.calls import MAX_WAITING, Call, Calls
+from broker.runtime.calls import GRACE, MAX_WAITING, Call, Calls
 
 
 class Work:
@@ -222,3 +222,39 @@ async def test_to_be_cancelled_ends_what_runs_and_leaves_nothing() -> None:
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert (work.begun, work.ended, calls.waiting()) == (["ada"], [], 0)
+
+
+async def test_one_user_takes_no_more_places_than_its_share_however_many_come_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls_module, "SHARE", 2)
+    work, others = Work(), Work()
+    async with running() as calls:
+        for owner in range(10):
+            calls.put(owner, work.held(owner), user="ada")
+        calls.put("bob", others.call("bob"), user="bob")
+        calls.put("somebody", others.call("nobody in particular"))
+        await wait_all_tasks_blocked()
+        assert (len(work.begun), set(others.ended)) == (2, {"bob", "nobody in particular"})
+        runs = set(work.begun)
+        for owner in range(5):
+            calls.forget(owner)
+        work.go.set()
+        await calls.finish()
+        assert not calls._shares, "whoever has nothing that waits costs nothing"
+    assert set(work.ended) == runs | set(range(5, 10))
+
+
+async def test_what_runs_when_its_owner_is_forgotten_has_a_while(autojump_clock: MockClock) -> None:
+    work = Work()
+    async with running() as calls:
+        calls.put("short", work.call("short", seconds=GRACE - 1))
+        calls.put("long", work.call("long", seconds=GRACE + 1))
+        calls.put("must", work.call("must", seconds=GRACE + 1), always=True)
+        await wait_all_tasks_blocked()
+        for owner in ("short", "long", "must"):
+            calls.forget(owner)
+            calls.put(owner, work.call(f"{owner} is over"), always=True)
+        await calls.finish()
+    assert set(work.begun) - set(work.ended) == {"long"}
+    assert "long is over" in work.ended

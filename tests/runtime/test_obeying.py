@@ -60,6 +60,9 @@ class Noting(Application):
     def postpone(self, client: Connection, command: Command) -> bool:
         return command.event in self.postpones and self._take(command)
 
+    def authenticated(self, client: Connection) -> None:
+        self.noted.append("authenticated")
+
     def disconnected(self, client: Connection, code: int, reason: str) -> None:
         self.noted.append((code, reason))
 
@@ -212,3 +215,14 @@ async def test_one_connection_too_many_never_comes_to_the_application() -> None:
     connection = connect(application, registry)
     assert await connection.run(Client()._receive) == (1008, "a user may have at most 0 connections at a time")
     assert application.noted == []
+
+
+async def test_the_application_is_told_of_another_token_and_not_of_a_bad_one() -> None:
+    application = Noting()
+    async with talking(connect(application)) as client:
+        for token in ("nonsense", "ada"):
+            await client.say({"event": "authenticate", "data": token, "id": 1})
+    assert application.noted == ["connected", "authenticated", (1000, "bye")]
+    async with talking(connect()) as client:
+        (found,) = await client.say({"event": "authenticate", "data": "ada", "id": 1})
+    assert found["data"] == {"expires_at": None}

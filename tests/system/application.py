@@ -17,6 +17,7 @@ from broker import Accepted, Connection, Handlers, Refused
 app = Handlers()
 echo = Handlers(path="/echo")
 plain = Handlers(path="/plain", compression=False)
+shop = Handlers(path="/shops/<shop>")
 door = Handlers(path="/door", heartbeat=0.2, heartbeat_timeout=0.2)
 
 
@@ -63,6 +64,11 @@ async def authenticate(request):
 @door.on_connect
 async def welcome(connection: Connection):
     await connection.send("welcome")
+
+
+@shop.on_connect
+async def enter(connection: Connection):
+    await connection.send(connection.request.params["shop"])
 """
 
 
@@ -76,7 +82,7 @@ class Applications(Brokers):
         policy: str = OPEN_POLICY,
         *,
         module: str = MODULE,
-        handlers: Sequence[str] = ("app", "echo", "plain", "door"),
+        handlers: Sequence[str] = ("app", "echo", "plain", "door", "shop"),
     ) -> Broker:
         name = unique("application")
         modules = [f"{name}:{each}" for each in handlers]

@@ -105,6 +105,11 @@ def test_the_door_asks_who_is_there(application: Broker) -> None:
         assert client.recv(timeout=20) == "welcome"
 
 
+def test_a_path_may_have_placeholders(application: Broker) -> None:
+    with socket(application, "/shops/tea%20%26%20cake") as client:
+        assert client.recv(timeout=20) == "tea & cake"
+
+
 def test_what_a_handler_publishes_goes_by_the_policy(applications: Applications) -> None:
     policy = '[[rules]]\nevents = "open"\nvisible_to = "everyone"\n'
     broker = applications.start(policy=policy)
@@ -124,6 +129,52 @@ def test_at_the_end_what_runs_has_the_time_that_there_is(applications: Applicati
         broker.signal(signal.SIGTERM)
         assert code_of(client)[0] == 1001
         assert broker.wait_ended(patience=5) == 0
+
+
+LIFESPAN = """
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from broker import Handlers
+
+app = Handlers()
+told = Path(__file__).with_name("told")
+
+
+@app.lifespan
+async def life() -> AsyncIterator[None]:
+    await app.publish("opened")
+    told.write_text("open")
+    yield
+    told.write_text("closed")
+
+
+@app.on_disconnect
+async def gone():
+    told.write_text(told.read_text() + ", and somebody went")
+"""
+
+
+def test_what_the_application_opens_is_open_until_the_last_has_gone(applications: Applications) -> None:
+    broker = applications.start(module=LIFESPAN, handlers=["app"])
+    told = broker.folder / "told"
+    assert broker.metric("broker_events_total") == 1
+    with socket(broker) as client:
+        assert told.read_text() == "open"
+        broker.signal(signal.SIGTERM)
+        assert code_of(client)[0] == 1001
+    assert broker.wait_ended() == 0
+    assert told.read_text() == "closed"
+
+
+def test_what_can_t_be_opened_is_told_and_nothing_is_started(tmp_path: Path) -> None:
+    module = LIFESPAN.replace('await app.publish("opened")', 'raise ConnectionError("no database")')
+    folder = Applications(tmp_path).place('handlers.modules = ["late:app"]\nserver.port = 0', "", {"late.py": module})
+    ended = command("run", folder=folder)
+    assert ended.returncode == 2
+    assert "late.life: ConnectionError: no database" in ended.stderr.decode()
+    assert b"Traceback" not in ended.stderr
+    assert b"broker.serving" not in ended.stderr
 
 
 WRONG = {

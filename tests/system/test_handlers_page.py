@@ -124,7 +124,7 @@ class Desk:
         file = self._app / name
         before = f"{file.read_text()}\n\n" if file.exists() else ""
         file.write_text(self._here(before + text))
-        self._let_it_start_anew(name == "greet.py")
+        self._let_it_start_anew(name.endswith(".py"))
 
     def start(self, who: str, text: str) -> None:
         """Run these commands in the terminal of that name, after Ctrl-C where something runs there."""
