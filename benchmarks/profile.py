@@ -31,7 +31,15 @@ _OTHER = "anything else"
 # Which step a function belongs to, by how its file and name begin. Of a stack the innermost function that
 # is found counts, and of beginnings the longest.
 STEPS: Mapping[str, Sequence[str]] = {
-    "HTTP": ("broker/edge/http", "broker/edge/front", "broker/core/http", "connectors/webhook"),
+    "HTTP": (
+        "broker/edge/http",
+        "broker/edge/heads",
+        "broker/edge/line",
+        "broker/edge/front",
+        "broker/edge/site",
+        "broker/core/http",
+        "connectors/webhook",
+    ),
     "token and permission": ("broker/edge/tokens", "broker/core/permissions", "broker/core/credentials"),
     "decode and check": ("connectors/", "broker/core/payload", "broker/core/event"),
     "hand over": ("broker/runtime/ingest",),

@@ -110,12 +110,15 @@ def _decoded(header: str, value: bytes) -> str:
 
 
 def _check_encoding(request: Request, parameters: str) -> None:
-    named = (parameter.partition("=") for parameter in parameters.split(";"))
-    charset = next((value.strip(' "') for name, _, value in named if name.strip() == "charset"), "")
-    if charset not in _CHARSETS:
+    if parameters and (charset := _charset(parameters)) not in _CHARSETS:
         raise UnsupportedMediaType(f"JSON is UTF-8 here, not {charset!r}")
     if request.header("content-encoding") not in (None, "identity"):
         raise UnsupportedMediaType("the body must come without a Content-Encoding")
+
+
+def _charset(parameters: str) -> str:
+    named = (parameter.partition("=") for parameter in parameters.split(";"))
+    return next((value.strip(' "') for name, _, value in named if name.strip() == "charset"), "")
 
 
 def _complaint(request: Request, media_type: str) -> str:

@@ -6,8 +6,7 @@ body (`connectors/signatures.py`). Either says what it may publish.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import trio
@@ -106,7 +105,7 @@ class Webhook:
         """Publish what a request brings by the right of its token."""
         permission = self._permission(request)
         form = form_of(request)
-        async with _room(self._bodies):
+        async with _Room(self._bodies):
             body = await request.read_body(self._max_body)
             events = decode_body(request, form, body, SOURCE, self._name_from)
             _check_permitted(events, permission, "this token")
@@ -116,7 +115,7 @@ class Webhook:
         """Publish what a request brings by the right of the source that has signed it."""
         headers = headers_of(request, kind)
         form = signed_form_of(request)
-        async with _room(self._unproven):
+        async with _Room(self._unproven):
             body = await request.read_body(self._max_body)
             source = self._signatures.source_of(kind, headers, body)
             events = decode_signed(request, form, body, source, self._name_from)
@@ -156,21 +155,26 @@ class Webhook:
         return permission
 
 
-@asynccontextmanager
-async def _room(limiter: trio.CapacityLimiter) -> AsyncIterator[None]:
-    """A place for a body.
+class _Room:
+    """A place for a body, for the length of a block.
 
     Raises trio.TooSlowError where there is none in time.
     """
-    try:
-        limiter.acquire_nowait()
-    except trio.WouldBlock:
-        with trio.fail_after(PATIENCE):
-            await limiter.acquire()
-    try:
-        yield
-    finally:
-        limiter.release()
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: trio.CapacityLimiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        try:
+            self._limiter.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.fail_after(PATIENCE):
+                await self._limiter.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.release()
 
 
 def _check_permitted(events: Sequence[Event], permission: Permission, publisher: str) -> None:

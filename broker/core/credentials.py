@@ -32,7 +32,7 @@ def _from_headers(request: Request) -> Iterator[str]:
 
 
 def _from_query(request: Request) -> Iterator[str]:
-    for parameter in QUERY_PARAMETERS:
+    for parameter in QUERY_PARAMETERS if request.query else ():
         for value in request.query.get(parameter, ()):
             scheme, _, token = value.strip().partition(" ")
             found = token.strip() if scheme.lower() == _SCHEME else value.strip()

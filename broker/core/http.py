@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from broker.core.errors import BrokerError
 
 ReadBody = Callable[[int], Awaitable[bytes]]
 Headers = Sequence[tuple[bytes, bytes]]
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class BodyTooLarge(BrokerError):
@@ -21,6 +22,22 @@ class BodyTooLarge(BrokerError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body has more than {limit} bytes")
         self.limit = limit
+
+
+class HeaderTable(tuple[tuple[bytes, bytes], ...]):
+    """Headers that are asked for by name again and again; `values` of each name in order, as `Request` gives them."""
+
+    values: Mapping[str, list[str]]
+
+    def __new__(cls, headers: Headers) -> Self:
+        """See the class."""
+        table = super().__new__(cls, headers)
+        values: dict[str, list[str]] = {}
+        for name, value in headers:
+            # Only what HTTP calls white space: some of Latin-1's are bytes of UTF-8.
+            values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip(" \t"))
+        table.values = values
+        return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +60,8 @@ class Request:
 
     def header_values(self, name: str) -> list[str]:
         """Every value of a header, in order; `name` in lower case."""
-        wanted = name.encode()
-        # Only what HTTP calls white space: some of Latin-1's are bytes of UTF-8.
-        return [value.decode("latin-1").strip(" \t") for header, value in self.headers if header == wanted]
+        table = self.headers if isinstance(self.headers, HeaderTable) else HeaderTable(self.headers)
+        return table.values.get(name, [])
 
     def header(self, name: str) -> str | None:
         """The header's value, several joined by commas (RFC 9110 section 5.3), or None."""
@@ -60,7 +76,7 @@ class Request:
 
     def header_tokens(self, name: str) -> set[str]:
         """The comma-separated tokens of a header, in lower case."""
-        return {token.strip().lower() for token in (self.header(name) or "").split(",")}
+        return {token.strip().lower() for value in self.header_values(name) for token in value.split(",")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +130,7 @@ class Route:
 
 def json_response(status: int, value: Any, **headers: str) -> Response:
     """A response that holds `value` as JSON; `headers` by name, with `_` for `-`."""
-    body = json.dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n"
+    body = _encode(value).encode(errors="replace") + b"\n"
     return Response(status, body, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 

@@ -80,7 +80,7 @@ class Front:
         self._deflated = _deflated(settings.compression_threshold)
         self._open = 0
         self._conversations = 0
-        self._idle: set[trio.CancelScope] = set()
+        self._talking: set[HttpConnection] = set()
         self._stopping = False
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -100,8 +100,8 @@ class Front:
     def stop(self) -> None:
         """Take no further requests: connections that wait for one end now, others after the answer in progress."""
         self._stopping = True
-        for scope in self._idle:
-            scope.cancel()
+        for connection in self._talking:
+            connection.stop()
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         if isinstance(stream, trio.SSLStream):
@@ -119,26 +119,20 @@ class Front:
         A function of its own, so that what HTTP needed is gone while that lasts.
         """
         connection = HttpConnection(stream, _address(stream))
+        self._talking.add(connection)
         try:
-            while (request := await self._next(connection)) is not None:
+            while not self._stopping and (request := await connection.next_request()) is not None:
                 if wants_upgrade(request):
                     return await self._upgrade(request, connection.unread())
                 answer = await self._site.answer(request)
                 if isinstance(answer, Takeover):
                     return partial(answer.serve, connection.begin(answer.head))
-                if not await connection.respond(answer) or self._stopping:
+                if not await connection.respond(answer):
                     break
         except BadRequest as error:
             await connection.respond(refusal(error))
-        return None
-
-    async def _next(self, connection: HttpConnection) -> Request | None:
-        with trio.CancelScope() as waiting:
-            self._idle.add(waiting)
-            try:
-                return None if self._stopping else await connection.next_request()
-            finally:
-                self._idle.discard(waiting)
+        finally:
+            self._talking.discard(connection)
         return None
 
     async def _upgrade(self, request: Request, early: bytes) -> Converse:

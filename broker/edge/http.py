@@ -1,37 +1,22 @@
-"""HTTP/1.1 on one connection, by h11: heads and bodies within bounds, and answers. The only module that knows h11."""
+"""HTTP/1.1 on one connection: heads and bodies within bounds, and answers. What they say is `heads.py`'s business."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlsplit
+from typing import Final
 
-import h11
 import trio
 
-from broker.core.errors import BrokerError
 from broker.core.http import BodyTooLarge, Request, Response
+from broker.edge.heads import CONTINUE, MAX_HEAD_BYTES, BadRequest, Head, LastHead, Message, answer_head
+from broker.edge.line import Line
 
-MAX_HEAD_BYTES = 16_384
-HEAD_TIMEOUT = 10.0
-IDLE_TIMEOUT = 60.0  # between two requests on one connection
-BODY_TIMEOUT = 30.0
-WRITE_TIMEOUT = 30.0
-MAX_QUERY_FIELDS = 100
-_RECEIVE_BYTES = 65_536
-_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+__all__ = ["MAX_HEAD_BYTES", "BadRequest", "HttpConnection"]
 
-
-class BadRequest(BrokerError):
-    """The client sent what is no HTTP request, or one that is refused before anybody looks at it."""
-
-    code = "bad_request"
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+HEAD_TIMEOUT: Final = 10.0
+IDLE_TIMEOUT: Final = 60.0  # between two requests on one connection
+BODY_TIMEOUT: Final = 30.0
+_WITHOUT_CONTENT = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)  # RFC 9110 section 8.6
 
 
 class HttpConnection:
@@ -39,24 +24,44 @@ class HttpConnection:
 
     def __init__(self, stream: trio.abc.Stream, address: str = "") -> None:
         self._stream = stream
+        self._line = Line(stream)
         self._address = address
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._unread = b""
+        self._last_head = LastHead()
+        self._head: Head | None = None  # of the present request
+        self._request: Request | None = None  # the present or the last one
+        self._chunks: Message | None = None  # its body, where that is chunked
+        self._body_left = False  # there is one, and it is not read to its end
+        self._body_read = False
         self._first = True
-        self._method = b""
-        self._announced = 0  # the length of the body, where the head tells it
+        self._stopped = False
+        self._waiting = trio.CancelScope()
 
     async def next_request(self) -> Request | None:
-        """Wait for the next request's head; None when the client is done, or was idle for too long.
+        """Wait for the next request's head; None when the client is done, or idle for too long, or we stop.
 
         Raises BadRequest for what can't be served, and for a head that takes longer than 10 seconds.
         """
-        if not self._first and not await self._something_comes():
+        self._forget_request()
+        first, self._first = self._first, False
+        deadline = trio.current_time() + (HEAD_TIMEOUT if first else IDLE_TIMEOUT)
+        if not await self._something_comes(deadline):
+            if first and self._waiting.cancelled_caught and not self._stopped:
+                raise _too_slow("head", HEAD_TIMEOUT)
             return None
-        self._first = False
-        self._method = b""
-        with _translated("head", HEAD_TIMEOUT):
-            event = await self._next_event(trio.current_time() + HEAD_TIMEOUT)
-            return self._request(event) if isinstance(event, h11.Request) else None
+        head = self._same_head() or await self._read_head(deadline if first else trio.current_time() + HEAD_TIMEOUT)
+        if head is None:
+            return None
+        self._head = head
+        self._body_left = head.chunked or head.length > 0
+        if self._request is None or self._request.headers is not head.headers:
+            self._request = self._request_of(head)
+        return self._request
+
+    def stop(self) -> None:
+        """Take no further request: where one is waited for, wait no longer."""
+        self._stopped = True
+        self._waiting.cancel()
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body of the present request.
@@ -64,134 +69,140 @@ class HttpConnection:
         Raises BodyTooLarge beyond `limit` bytes (before reading where the head says so), BadRequest where it is broken
         or slower than 30 seconds.
         """
-        if self._announced > limit:
-            raise BodyTooLarge(limit)
-        parts: list[bytes] = []
-        length = 0
-        deadline = trio.current_time() + BODY_TIMEOUT
-        with _translated("body", BODY_TIMEOUT):
-            if self._h11.they_are_waiting_for_100_continue:
-                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
-            while isinstance(event := await self._next_event(deadline), h11.Data):
-                parts.append(bytes(event.data))
-                length += len(event.data)
-                if length > limit:
-                    raise BodyTooLarge(limit)
-            if isinstance(event, h11.EndOfMessage):
-                return b"".join(parts)
+        head = self._head
+        if head is None or self._body_read:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "the body ended before its end")
+        if head.length > limit:
+            raise BodyTooLarge(limit)
+        if head.expects:
+            await self._line.send(CONTINUE)
+        if self._chunks is not None:
+            body = await self._read_chunks(self._chunks, limit)
+        else:
+            body = await self._read_length(head.length)
+        self._body_left, self._body_read = False, True
+        return body
 
     async def respond(self, response: Response) -> bool:
         """Answer the present request; True if another may follow on this connection."""
         headers = list(response.headers.items())
-        if response.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):  # RFC 9110 section 8.6
+        if response.status not in _WITHOUT_CONTENT:
             headers += [("content-type", response.content_type), ("content-length", str(len(response.body)))]
-        last = response.close or self._more_is_coming()
+        head = self._head
+        last = response.close or self._more_is_coming() or (head is not None and not head.lasting)
         if last:
             headers.append(("connection", "close"))
-        body = response.body if self._method != b"HEAD" else b""
-        head = h11.Response(status_code=response.status, headers=headers, reason=_phrase(response.status))
-        await self._write(head, h11.Data(data=body), h11.EndOfMessage())
-        if last or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
-            return False
-        self._h11.start_next_cycle()
-        return True
+        body = b"" if head is not None and head.method == "HEAD" else response.body
+        await self._line.send(answer_head(response.status, *headers) + body)
+        return not last
 
     def begin(self, response: Response) -> bytes:
         """The head of an answer whose body somebody else writes, in chunks; the end of HTTP here."""
         headers = [("content-type", response.content_type), ("transfer-encoding", "chunked"), ("connection", "close")]
-        headers += response.headers.items()
-        head = h11.Response(status_code=response.status, headers=headers, reason=_phrase(response.status))
-        return self._h11.send(head) or b""
+        return answer_head(response.status, *headers, *response.headers.items())
 
     def unread(self) -> bytes:
         """What the client has sent beyond the present request's head: for whoever takes the connection over."""
-        return bytes(self._h11.trailing_data[0])
+        return self._unread if self._chunks is None else self._chunks.rest()
 
-    def _request(self, head: h11.Request) -> Request:
-        self._method = head.method
-        headers = list(head.headers)
-        if _size(head) > MAX_HEAD_BYTES:  # h11 measures only a head that comes in more than one read
-            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head has at most {MAX_HEAD_BYTES} bytes")
-        names = {name for name, _ in headers}
-        if {b"content-length", b"transfer-encoding"} <= names:
-            raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length and Transfer-Encoding together are ambiguous")
-        self._announced = next((int(value) for name, value in headers if name == b"content-length"), 0)
-        try:
-            path, query = _target(head.target.decode("ascii"))
-        except ValueError:
-            raise BadRequest(
-                HTTPStatus.BAD_REQUEST,
-                f"the request's target is no URL that we can read, or has more than {MAX_QUERY_FIELDS} parameters",
-            ) from None
-        method = head.method.decode("ascii")
-        return Request(method, path, query, headers, head.http_version, self.read_body, self._address)
+    def _request_of(self, head: Head) -> Request:
+        return Request(
+            head.method, head.path, head.query, head.headers, head.http_version, self.read_body, self._address
+        )
+
+    def _forget_request(self) -> None:
+        if self._chunks is not None:
+            self._unread = self._chunks.rest()
+        self._head = self._chunks = None
+        self._body_left = self._body_read = False
+
+    async def _something_comes(self, deadline: float) -> bool:
+        if self._stopped:
+            return False
+        if self._unread:
+            await trio.lowlevel.checkpoint()  # who asks without waiting for answers is not to keep others waiting
+            return True
+        with trio.CancelScope(deadline=deadline) as self._waiting:
+            self._unread = await self._line.receive()
+        return bool(self._unread)
+
+    def _same_head(self) -> Head | None:
+        """The next request's head, where it is the same as that of the last one."""
+        found = self._last_head.recall(self._unread)
+        if found is None:
+            return None
+        head, end = found
+        self._unread = self._unread[end:]
+        return head
+
+    async def _read_head(self, deadline: float) -> Head | None:
+        """The next request's head; None at the stop."""
+        message, parts = Message(), [self._unread]
+        message.feed(self._unread)
+        with trio.CancelScope(deadline=deadline) as self._waiting:
+            while (head := message.head()) is None:
+                parts.append(await self._line.receive())
+                message.feed(parts[-1])
+        if head is None:
+            if self._stopped:
+                return None
+            raise _too_slow("head", HEAD_TIMEOUT)
+        if head.chunked:
+            self._chunks = message
+        else:
+            self._unread = message.rest()
+            came = b"".join(parts)
+            self._last_head.keep(came[: len(came) - len(self._unread)], head)
+        return head
+
+    async def _read_length(self, length: int) -> bytes:
+        if len(self._unread) < length:
+            self._unread += await self._hear_all(length - len(self._unread))
+        body, self._unread = self._unread[:length], self._unread[length:]
+        return body
+
+    async def _hear_all(self, missing: int) -> bytes:
+        """At least so many bytes more."""
+        deadline = trio.current_time() + BODY_TIMEOUT
+        parts: list[bytes] = []
+        while missing > 0:
+            data = await self._hear(deadline)
+            if not data:
+                raise BadRequest(HTTPStatus.BAD_REQUEST, f"the client closed {missing} bytes before the end")
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)
+
+    async def _read_chunks(self, chunks: Message, limit: int) -> bytes:
+        deadline = trio.current_time() + BODY_TIMEOUT
+        parts: list[bytes] = []
+        length = 0
+        while chunk := await self._chunk(chunks, deadline):
+            parts.append(chunk)
+            length += len(chunk)
+            if length > limit:
+                raise BodyTooLarge(limit)
+        return b"".join(parts)
+
+    async def _chunk(self, chunks: Message, deadline: float) -> bytes:
+        while (chunk := chunks.chunk()) is None:
+            chunks.feed(await self._hear(deadline))
+        return chunk
+
+    async def _hear(self, deadline: float) -> bytes:
+        with trio.move_on_at(deadline):
+            return await self._line.receive()
+        raise _too_slow("body", BODY_TIMEOUT)
 
     def _more_is_coming(self) -> bool:
         """Whether the client is still sending what we will not read: then nothing can follow on this connection."""
-        if self._h11.their_state is not h11.SEND_BODY:
-            return self._h11.their_state is h11.ERROR
+        if not self._body_left or self._chunks is None:
+            return self._body_left
         try:
-            return not isinstance(self._h11.next_event(), h11.EndOfMessage)
-        except h11.RemoteProtocolError:
+            return self._chunks.chunk() != b""
+        except BadRequest:
             return True
 
-    async def _something_comes(self) -> bool:
-        if self._h11.trailing_data[0]:
-            return True
-        with trio.move_on_after(IDLE_TIMEOUT):
-            return await self._feed()
-        return False
 
-    async def _feed(self) -> bool:
-        try:
-            data = await self._stream.receive_some(_RECEIVE_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            data = b""
-        self._h11.receive_data(bytes(data))
-        return bool(data)
-
-    async def _next_event(self, deadline: float) -> object:
-        """What comes next; most often it has come already, and nobody waits.
-
-        Raises trio.TooSlowError.
-        """
-        while (event := self._h11.next_event()) is h11.NEED_DATA:
-            with trio.fail_at(deadline):
-                await self._feed()
-        return event
-
-    async def _write(self, *events: h11.Event) -> None:
-        data = b"".join(self._h11.send(event) or b"" for event in events)
-        with trio.move_on_after(WRITE_TIMEOUT) as deadline:
-            await self._stream.send_all(data)
-        if deadline.cancelled_caught:
-            raise trio.BrokenResourceError("the client does not read its answer")
-
-
-@contextmanager
-def _translated(what: str, seconds: float) -> Iterator[None]:
-    try:
-        yield
-    except trio.TooSlowError:
-        raise BadRequest(HTTPStatus.REQUEST_TIMEOUT, f"the {what} took longer than {seconds:g} seconds") from None
-    except h11.RemoteProtocolError as error:
-        raise BadRequest(error.error_status_hint, f"this is no HTTP that we speak: {error}") from None
-
-
-def _target(text: str) -> tuple[str, dict[str, list[str]]]:
-    """Path and query; publishers send nothing but a path, with each request."""
-    if _PLAIN_PATH.fullmatch(text) is not None:
-        return text, {}
-    target = urlsplit(text)
-    return target.path, parse_qs(target.query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-
-
-def _size(head: h11.Request) -> int:
-    """The bytes of a head in its shortest writing."""
-    lines = sum(len(name) + len(value) + len(": \r\n") for name, value in head.headers)
-    return len(head.method) + len(head.target) + len("  HTTP/1.1\r\n\r\n") + lines
-
-
-def _phrase(status: int) -> bytes:
-    return HTTPStatus(status).phrase.encode()
+def _too_slow(what: str, seconds: float) -> BadRequest:
+    return BadRequest(HTTPStatus.REQUEST_TIMEOUT, f"the {what} took longer than {seconds:g} seconds")

@@ -84,8 +84,11 @@ class Positions:
     def answers(self, events: Sequence[Event], offsets: Sequence[int | None]) -> list[Record | str]:
         """What a log answers to those who append; an offset of None: the event's own id is known already."""
         pairs = list(zip(events, offsets, strict=True))
-        taken = iter(self.records([(offset, event) for event, offset in pairs if offset is not None]))
-        return [next(taken) if offset is not None else event.id or "" for event, offset in pairs]
+        ids = iter(self.ids([offset for event, offset in pairs if offset is not None and event.id is None]))
+        return [
+            (event.id or "") if offset is None else Record(event, next(ids) if event.id is None else event.id, offset)
+            for event, offset in pairs
+        ]
 
     def position(self, after: int) -> str:
         """A name for the place behind the event at this offset."""

@@ -15,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -64,6 +65,14 @@ class Anonymous:
         return Identity(claims={"publish": ["**"]})
 
 
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    """What a token says: who somebody is, until when, and from when on (Unix time, seconds)."""
+
+    identity: Identity
+    begin: float
+
+
 class TokenAuthenticator:
     """Mode "jwt": an identity is what a signed token says.
 
@@ -76,7 +85,7 @@ class TokenAuthenticator:
         self._clock = clock
         self._signatures = jwt.PyJWS(algorithms=list(auth.algorithms))
         # A publisher brings the same token with each request, and its signature does not change; the time does.
-        self._claims_of = lru_cache(_REMEMBERED)(self._read)
+        self._credential_of = lru_cache(_REMEMBERED)(self._read)
         self._audiences = frozenset([auth.audience] if isinstance(auth.audience, str) else auth.audience or ())
 
     def identify(self, token: str | None) -> Identity:
@@ -93,15 +102,24 @@ class TokenAuthenticator:
         """Who publishes with this token: as `identify`, but a user is not required."""
         if not token:
             raise MissingToken("a token is needed")
-        claims = self._claims_of(token)
-        user = _user(claims.get(self._auth.user_claim))
-        return Identity(user, claims, self._check_times(claims))
+        credential = self._credential_of(token)
+        now = self._clock()
+        if now < credential.begin:
+            raise InvalidToken("the token is not valid yet")
+        # The end comes last: only an otherwise good token has expired.
+        if credential.identity.expires_at is not None and now >= credential.identity.expires_at:
+            raise ExpiredToken("the token has expired")
+        return credential.identity
 
-    def _read(self, token: str) -> dict[str, Any]:
-        """The claims of a token, as far as they do not depend on the time."""
+    def _read(self, token: str) -> _Credential:
+        """What a token says, as far as that does not depend on the time."""
         claims = _json_object(self._verified(token))
         self._check_parties(claims)
-        return claims
+        user = _user(claims.get(self._auth.user_claim))
+        not_before, issued_at, expiry = (_time(claims, name) for name in ("nbf", "iat", "exp"))
+        leeway = self._auth.leeway
+        begin = max(not_before or 0.0, issued_at or 0.0) - leeway
+        return _Credential(Identity(user, claims, None if expiry is None else expiry + leeway), begin)
 
     def _verified(self, token: str) -> bytes:
         """The payload, if a key of ours made the signature."""
@@ -136,18 +154,6 @@ class TokenAuthenticator:
         meant = [named] if isinstance(named, str) else named
         if not isinstance(meant, list) or not any(isinstance(one, str) and one in self._audiences for one in meant):
             raise InvalidToken("the token is for another audience")
-
-    def _check_times(self, claims: Mapping[str, Any]) -> float | None:
-        """When the token ends, or None for never. The end comes last: only an otherwise good token has expired."""
-        now, leeway = self._clock(), self._auth.leeway
-        not_before, issued_at, expiry = (_time(claims, name) for name in ("nbf", "iat", "exp"))
-        if max(not_before or 0.0, issued_at or 0.0) > now + leeway:
-            raise InvalidToken("the token is not valid yet")
-        if expiry is None:
-            return None
-        if now >= expiry + leeway:
-            raise ExpiredToken("the token has expired")
-        return expiry + leeway
 
 
 def build_authenticator(

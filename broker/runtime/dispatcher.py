@@ -192,6 +192,7 @@ class Dispatcher:
         self._offered += bundle.size // _BYTES_AN_OFFER
         form = members[0].form if members else PLAIN
         events = bundle.joined(form)
+        count = events.count
         for connection in members:
             if connection.form is not form:
                 form = connection.form
@@ -199,7 +200,7 @@ class Dispatcher:
             gone = connection.outbox.send_now(events)
             straight += gone
             self._offered += 1
-            if gone < events.count:
+            if gone < count:
                 self._queue(connection, bundle.deliveries[gone:])
             if self._offered >= _OFFERS_PER_TURN:
                 self.counters["deliveries"] += straight

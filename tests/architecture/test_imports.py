@@ -30,7 +30,7 @@ MAY_IMPORT = {
 BELONGS_TO = {
     "trio_websocket": {"broker/edge/websocket.py"},
     "wsproto": {"broker/client/socket.py"},
-    "h11": {"broker/edge/http.py"},
+    "h11": {"broker/edge/heads.py"},
     "httpx": {"broker/client/publishing.py"},
     "cattrs": {"broker/config/reading.py", "broker/handlers/data.py"},
     "watchfiles": {"cli/reload.py"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
 from broker.core.http import BodyTooLarge, Response
 from broker.edge.http import MAX_HEAD_BYTES, BadRequest, HttpConnection
@@ -448,3 +448,71 @@ async def test_nothing_is_written_before_there_is_an_answer() -> None:
     await wait_all_tasks_blocked()
     await pair.connection._stream.aclose()
     assert await read_to_end(pair.client) == b""
+
+
+# --- The end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:-2]], ids=["nothing", "half a head"])
+async def test_who_is_told_to_stop_waits_for_no_request_any_longer(sent: bytes) -> None:
+    pair = Pair()
+    await pair.client.send_all(sent)
+    async with trio.open_nursery() as nursery:
+
+        async def expect_none() -> None:
+            assert await pair.connection.next_request() is None
+
+        nursery.start_soon(expect_none)
+        await wait_all_tasks_blocked()
+        pair.connection.stop()
+
+
+async def test_who_is_told_to_stop_answers_first_and_takes_no_request_then() -> None:
+    pair = Pair()
+    await pair.client.send_all(post(b"hello") + GET)
+    request = await pair.connection.next_request()
+    assert request is not None
+    pair.connection.stop()
+    assert await request.read_body(5) == b"hello"
+    assert await pair.connection.respond(Response(200))
+    assert await pair.connection.next_request() is None
+
+
+async def test_who_asks_without_waiting_for_answers_does_not_keep_others_waiting() -> None:
+    pair = Pair()
+    await pair.client.send_all(GET * 3)
+    await pair.connection.next_request()
+    for _ in range(2):
+        await pair.connection.respond(Response(200))
+        with assert_checkpoints():
+            assert await pair.connection.next_request() is not None
+
+
+async def test_what_follows_a_chunked_body_is_the_next_request() -> None:
+    pair = Pair()
+    await pair.client.send_all((CHUNKED + b"5\r\nhello\r\n0\r\n\r\n" + post(b"hello")) * 2)
+    for _ in range(4):
+        request = await pair.connection.next_request()
+        assert request is not None
+        assert await request.read_body(5) == b"hello"
+        assert await pair.connection.respond(Response(200))
+
+
+async def test_an_empty_chunked_body_need_not_be_read() -> None:
+    pair = Pair()
+    await pair.client.send_all(CHUNKED + b"0\r\n\r\n" + GET)
+    await pair.connection.next_request()
+    assert await pair.connection.respond(Response(200))
+    assert await pair.connection.next_request() is not None
+
+
+async def test_before_a_request_there_is_no_body() -> None:
+    with pytest.raises(BadRequest):
+        await Pair().connection.read_body(100)
+
+
+async def test_what_came_beyond_a_chunked_head_is_for_whoever_takes_over() -> None:
+    pair = Pair()
+    await pair.client.send_all(CHUNKED + b"early")
+    await pair.connection.next_request()
+    assert pair.connection.unread() == b"early"
