@@ -182,7 +182,8 @@ WRONG = {
     "wrong:other": "there is no such name in it",
     "wrong:number": "is no Handlers but int",
     "broken:app": "takes 'x'; there are",
-    "twice:app": "it has two handlers",
+    "twice:app": "handlers.modules[1]: names twice:app again",
+    "twins:app": "it has two handlers",
 }
 
 
@@ -191,9 +192,11 @@ def test_a_wrong_module_is_told_and_nothing_is_started(tmp_path: Path, name: str
     files = {
         "wrong.py": "number = 1\n",
         "broken.py": 'from broker import Handlers\napp = Handlers()\n@app.on("a")\nasync def f(x): ...\n',
-        "twice.py": 'from broker import Handlers\napp = Handlers()\n@app.on("a.<b>")\nasync def f(b): ...\n',
+        "twice.py": "from broker import Handlers\napp = Handlers()\n",
+        "twins.py": 'from broker import Handlers\napp = Handlers()\n@app.on("a.<b>")\nasync def f(b): ...\n',
+        "other.py": 'from broker import Handlers\napp = Handlers()\n@app.on("a.<c>")\nasync def f(c): ...\n',
     }
-    names = [name] * (2 if name.startswith("twice") else 1)
+    names = {"twice:app": [name, name], "twins:app": [name, "other:app"]}.get(name, [name])
     folder = Applications(tmp_path).place(f"handlers.modules = {names}", "", files)
     ended = command("run", folder=folder)
     assert ended.returncode == 2
