@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -15,8 +15,10 @@ from broker.core.ports import Authenticator, Identity
 from broker.runtime.connection import Connection
 from broker.runtime.party import Ending, Party, PeerGone
 from broker.runtime.presence import Presence
-from broker.runtime.registry import Registry
+from broker.runtime.registry import Member, Registry
 from broker.runtime.services import Resumed, Resumer, Services
+
+M = TypeVar("M", bound=Member)
 
 PING, TEXT, CLOSE = 0x9, 0x1, 0x8
 
@@ -106,6 +108,16 @@ class Client:
             return await self._said.receive()
         except trio.EndOfChannel:
             raise PeerGone(1000, "bye") from None
+
+
+@contextmanager
+def attached(registry: Registry[M], connection: M) -> Iterator[None]:
+    """The connection is in the registry for the length of the block."""
+    registry.attach(connection)
+    try:
+        yield
+    finally:
+        registry.detach(connection)
 
 
 @asynccontextmanager

@@ -133,6 +133,7 @@ class Front:
             await connection.respond(refusal(error))
         finally:
             self._talking.discard(connection)
+            connection.let_go()
         return None
 
     async def _upgrade(self, request: Request, early: bytes) -> Converse:

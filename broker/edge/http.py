@@ -58,6 +58,10 @@ class HttpConnection:
             self._request = self._request_of(head)
         return self._request
 
+    def let_go(self) -> None:
+        """There is no further request. The last one and we know of each other, which is not to wait for the collector."""
+        self._request = None
+
     def stop(self) -> None:
         """Take no further request: where one is waited for, wait no longer."""
         self._stopped = True

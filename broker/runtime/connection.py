@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -166,13 +165,20 @@ class Connection:
         receive: waits for the next message, and raises PeerGone when there will be none.
         On return the outbox has been told its last frame; its writer may still be at work.
         """
+        ending: Ending
         try:
-            with self._services.registry.attached(self), self._here():
-                code, reason = await self._serve(receive)
+            self._services.registry.attach(self)
         except TooManyConnections as error:
-            code, reason = self._ending = (Close.POLICY_VIOLATION, str(error))
-        self.outbox.finish(self.form.close(code, reason), discard=code in _HASTY)
-        return code, reason
+            self._ending = ending = (Close.POLICY_VIOLATION, str(error))
+        else:
+            # No context manager: each would cost an idle connection half a KiB.
+            try:
+                self._come()
+                ending = await self._serve(receive)
+            finally:
+                self._go()
+        self.outbox.finish(self.form.close(*ending), discard=ending[0] in _HASTY)
+        return ending
 
     async def _serve(self, receive: Receive) -> Ending:
         self._live_until(self._identity.expires_at)
@@ -185,24 +191,25 @@ class Connection:
         self._ending = self._ending or ending
         return self._ending
 
-    @contextmanager
-    def _here(self) -> Iterator[None]:
-        """For the length of the block others know that the client is there, however the block ends."""
-        user = self.user
-        if user is not None:
-            self._services.presence.came(user)
+    def _come(self) -> None:
+        """Let others know that the client is there."""
+        if self.user is not None:
+            self._services.presence.came(self.user)
         if self.arrival is not None:
             self.arrival.application.connected(self)
+
+    def _go(self) -> None:
+        """Take away every trace, however it has ended."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        if self.user is not None:
+            self._services.presence.went(self.user)
+        self._ending = self._ending or (Close.INTERNAL_ERROR, "")
         try:
-            yield
-        finally:
-            if self._resuming is not None:
-                self._resuming.cancel()
-            if user is not None:
-                self._services.presence.went(user)
-            self._ending = self._ending or (Close.INTERNAL_ERROR, "")
             if self.arrival is not None:
                 self.arrival.application.disconnected(self, *self._ending)
+        finally:
+            self._services.registry.detach(self)
 
     async def _obey(self, receive: Receive) -> None:
         while True:

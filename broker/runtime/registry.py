@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -68,9 +67,8 @@ class Registry(Generic[M]):
         if user is not None and len(self.directory.of_user(user)) >= self._max_per_user:
             raise TooManyConnections(f"a user may have at most {self._max_per_user} connections at a time")
 
-    @contextmanager
-    def attached(self, connection: M) -> Iterator[None]:
-        """Attach `connection` for the length of the block, and take away every trace of it after.
+    def attach(self, connection: M) -> None:
+        """Attach `connection`; whoever does so detaches it in the end.
 
         Raises TooManyConnections.
         """
@@ -78,14 +76,14 @@ class Registry(Generic[M]):
         self.check_room(user)
         self._connections[connection] = None
         self.directory.add(connection, user, connection.claims)
-        try:
-            yield
-        finally:
-            for pattern in connection.patterns:
-                self.unsubscribe(connection, pattern)
-            self._held.discard(connection)
-            self.directory.remove(connection)
-            del self._connections[connection]
+
+    def detach(self, connection: M) -> None:
+        """Take away every trace of an attached connection."""
+        for pattern in connection.patterns:
+            self.unsubscribe(connection, pattern)
+        self._held.discard(connection)
+        self.directory.remove(connection)
+        del self._connections[connection]
 
     def subscribe(self, connection: M, pattern: str) -> None:
         """File an attached connection under a pattern."""

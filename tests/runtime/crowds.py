@@ -27,7 +27,7 @@ from broker.core.ports import Identity
 from broker.runtime.connection import Connection
 from broker.runtime.registry import Registry
 from broker.runtime.services import ConnectionLimits
-from tests.fakes import services
+from tests.fakes import attached, services
 
 USERS = ["ada", "bob", "eve"]
 ROLES = ["admin", "dev"]
@@ -73,21 +73,21 @@ def attach(
     stack: ExitStack, registry: Registry[Connection], crowd: list[tuple[Identity, set[str]]]
 ) -> Mapping[Connection, set[str]]:
     """Attach them all until the stack ends; returns what each holds."""
-    attached = {}
+    crowd_there = {}
     for identity, held in crowd:
         connection = Connection(identity, services(registry), ConnectionLimits())
-        stack.enter_context(registry.attached(connection))
+        stack.enter_context(attached(registry, connection))
         for pattern in held:
             connection.patterns.add(pattern)
             registry.patterns.add(pattern, connection)
-        attached[connection] = held
-    return attached
+        crowd_there[connection] = held
+    return crowd_there
 
 
-def asking_everybody(attached: Mapping[Connection, set[str]], name: str, audience: Audience) -> list[Connection]:
+def asking_everybody(crowd: Mapping[Connection, set[str]], name: str, audience: Audience) -> list[Connection]:
     """Who gets an event, said slowly: whoever holds a pattern that matches and is admitted."""
     return [
         connection
-        for connection, held in attached.items()
+        for connection, held in crowd.items()
         if any(matches(pattern, name) for pattern in held) and audience.admits(connection) is True
     ]

@@ -20,7 +20,7 @@ from broker.core.relations import Facts
 from broker.runtime.connection import Connection
 from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.services import ConnectionLimits
-from tests.fakes import CLOSE, TEXT, frames_in, services
+from tests.fakes import CLOSE, TEXT, attached, frames_in, services
 from tests.runtime.house import OPEN, House, forever, house, seen
 from tests.runtime.sockets import Socket, counting_steps
 
@@ -141,7 +141,7 @@ async def gather(home: House, nursery: trio.Nursery, *, idle: bool) -> list[Conn
 
 
 async def attend(home: House, connection: Connection, socket: Socket | None) -> None:
-    with home.registry.attached(connection):
+    with attached(home.registry, connection):
         connection.patterns.add("**")
         home.registry.patterns.add("**", connection)
         if socket is None:

@@ -13,7 +13,7 @@ from broker.core.ports import Identity
 from broker.edge.memory_log import MemoryLog
 from broker.runtime.connection import Connection
 from broker.runtime.services import ConnectionLimits
-from tests.fakes import services
+from tests.fakes import attached, services
 from tests.runtime.house import House, house
 
 
@@ -37,7 +37,7 @@ async def listener() -> AsyncIterator[Listener]:
     async with house(log=log) as home:
         known = services(home.registry, resumer=home.resuming)
         connection = Connection(Identity("ada"), known, ConnectionLimits(), SERVER_SENT)
-        with home.registry.attached(connection):
+        with attached(home.registry, connection):
             yield Listener(home, log, connection)
 
 

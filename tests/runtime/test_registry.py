@@ -16,7 +16,7 @@ from broker.runtime.outbox import QueueLimits
 from broker.runtime.party import PeerGone
 from broker.runtime.registry import Registry, RegistryStatistics, TooManyConnections
 from broker.runtime.services import ConnectionLimits
-from tests.fakes import Tokens, services
+from tests.fakes import Tokens, attached, services
 
 ADA = Identity("ada", {"roles": ["admin"]})
 GIVEN = Tokens({"fresh": Identity("ada", {"roles": ["admin", "dev"]}, expires_at=9e9)})
@@ -45,7 +45,7 @@ def traces(registry: Registry[Connection]) -> dict[str, int]:
 async def test_who_is_attached_is_found_by_user_and_by_claim() -> None:
     registry: Registry[Connection] = Registry(max_per_user=2, indexed_claims=["roles"])
     ada = connection(registry)
-    with registry.attached(ada):
+    with attached(registry, ada):
         assert list(registry) == [ada]
         assert list(registry.directory.of_user("ada")) == [ada]
         assert list(registry.directory.with_claim("roles", "admin")) == [ada]
@@ -54,7 +54,7 @@ async def test_who_is_attached_is_found_by_user_and_by_claim() -> None:
 async def test_who_is_attached_is_found_by_its_patterns() -> None:
     registry: Registry[Connection] = Registry(max_per_user=2)
     ada = connection(registry)
-    with registry.attached(ada):
+    with attached(registry, ada):
         for pattern in ("a.*", "**"):
             ada.patterns.add(pattern)
             registry.patterns.add(pattern, ada)
@@ -65,7 +65,7 @@ async def test_who_is_attached_is_found_by_its_patterns() -> None:
 async def test_leaving_removes_every_trace() -> None:
     registry: Registry[Connection] = Registry(max_per_user=2, indexed_claims=["roles"])
     ada = connection(registry)
-    with registry.attached(ada):
+    with attached(registry, ada):
         for pattern in ("a.*", "**", "c"):
             ada.patterns.add(pattern)
             registry.patterns.add(pattern, ada)
@@ -74,7 +74,7 @@ async def test_leaving_removes_every_trace() -> None:
 
 async def test_leaving_by_an_error_removes_every_trace_too() -> None:
     registry: Registry[Connection] = Registry(max_per_user=2)
-    with pytest.raises(ZeroDivisionError), registry.attached(connection(registry)):
+    with pytest.raises(ZeroDivisionError), attached(registry, connection(registry)):
         raise ZeroDivisionError
     assert traces(registry) == {}
 
@@ -82,9 +82,9 @@ async def test_leaving_by_an_error_removes_every_trace_too() -> None:
 async def test_one_that_leaves_takes_nothing_from_the_others() -> None:
     registry: Registry[Connection] = Registry(max_per_user=2)
     ada, also_ada = connection(registry), connection(registry)
-    with registry.attached(ada):
+    with attached(registry, ada):
         registry.patterns.add("a.b", ada)
-        with registry.attached(also_ada):
+        with attached(registry, also_ada):
             registry.patterns.add("a.b", also_ada)
             also_ada.patterns.add("a.b")
         assert list(registry) == [ada]
@@ -94,8 +94,8 @@ async def test_one_that_leaves_takes_nothing_from_the_others() -> None:
 
 async def test_a_user_may_have_so_many_connections_and_no_more() -> None:
     registry: Registry[Connection] = Registry(max_per_user=2)
-    with registry.attached(connection(registry)), registry.attached(connection(registry)):
-        with pytest.raises(TooManyConnections, match="at most 2 connections"), registry.attached(connection(registry)):
+    with attached(registry, connection(registry)), attached(registry, connection(registry)):
+        with pytest.raises(TooManyConnections, match="at most 2 connections"), attached(registry, connection(registry)):
             pass
         assert len(registry) == 2
 
@@ -103,7 +103,7 @@ async def test_a_user_may_have_so_many_connections_and_no_more() -> None:
 async def test_whether_there_is_room_can_be_asked_before() -> None:
     registry: Registry[Connection] = Registry(max_per_user=1)
     registry.check_room("ada")
-    with registry.attached(connection(registry)):
+    with attached(registry, connection(registry)):
         with pytest.raises(TooManyConnections, match="at most 1 connections"):
             registry.check_room("ada")
         registry.check_room("bob")
@@ -113,16 +113,16 @@ async def test_whether_there_is_room_can_be_asked_before() -> None:
 
 async def test_who_was_refused_a_place_gets_one_when_another_leaves() -> None:
     registry: Registry[Connection] = Registry(max_per_user=1)
-    with registry.attached(connection(registry)):
+    with attached(registry, connection(registry)):
         pass
-    with registry.attached(connection(registry)):
+    with attached(registry, connection(registry)):
         assert len(registry) == 1
 
 
 async def test_another_user_has_places_of_its_own() -> None:
     registry: Registry[Connection] = Registry(max_per_user=1)
     bob = connection(registry, Identity("bob"))
-    with registry.attached(connection(registry)), registry.attached(bob):
+    with attached(registry, connection(registry)), attached(registry, bob):
         assert len(registry) == 2
 
 
@@ -130,7 +130,7 @@ async def test_nobody_in_particular_may_come_as_often_as_it_likes() -> None:
     registry: Registry[Connection] = Registry(max_per_user=1)
     with ExitStack() as stack:
         for _ in range(5):
-            stack.enter_context(registry.attached(connection(registry, Identity())))
+            stack.enter_context(attached(registry, connection(registry, Identity())))
         assert len(registry) == 5
 
 
@@ -138,12 +138,12 @@ async def test_one_may_walk_over_it_while_others_come_and_go() -> None:
     registry: Registry[Connection] = Registry(max_per_user=9)
     stack = ExitStack()
     for _ in range(3):
-        stack.enter_context(registry.attached(connection(registry)))
+        stack.enter_context(attached(registry, connection(registry)))
     seen = 0
     for _ in registry:
         seen += 1
         stack.close()
-        stack.enter_context(registry.attached(connection(registry)))
+        stack.enter_context(attached(registry, connection(registry)))
     assert seen == 3
     stack.close()
 
@@ -159,7 +159,7 @@ def found(index: PatternIndex[Connection], name: str = "a.b") -> list[Connection
 def following(registry: Registry[Connection], *patterns: str) -> Iterator[Connection]:
     """Somebody who is attached, and subscribed to these."""
     ada = connection(registry)
-    with registry.attached(ada):
+    with attached(registry, ada):
         for pattern in patterns:
             ada.patterns.add(pattern)
             registry.subscribe(ada, pattern)
@@ -242,7 +242,7 @@ async def test_who_left_while_held_is_live_when_it_comes_again() -> None:
     registry: Registry[Connection] = Registry(max_per_user=2)
     with following(registry) as ada:
         registry.hold(ada)
-    with registry.attached(ada):
+    with attached(registry, ada):
         registry.subscribe(ada, "a.b")
         assert found(registry.patterns) == [ada]
         registry.unsubscribe(ada, "a.b")
@@ -309,10 +309,10 @@ async def test_a_connection_cancelled_at_any_checkpoint_leaves_nothing() -> None
 
 async def test_who_follows_a_very_pattern_is_found_held_or_not() -> None:
     registry: Registry[Connection] = Registry(max_per_user=10)
-    with ExitStack() as attached:
+    with ExitStack() as stack:
         live, held, other = (connection(registry) for _ in range(3))
         for each, pattern in ((live, "a.b"), (held, "a.b"), (other, "a.*")):
-            attached.enter_context(registry.attached(each))
+            stack.enter_context(attached(registry, each))
             each.subscribe(pattern)
         registry.hold(held)
         assert list(registry.following("a.b")) == [live, held]
