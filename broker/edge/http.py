@@ -59,7 +59,7 @@ class HttpConnection:
         return self._request
 
     def let_go(self) -> None:
-        """There is no further request. The last one and we know of each other, which is not to wait for the collector."""
+        """No further request comes. The last one and we know of each other, which is not to wait for the collector."""
         self._request = None
 
     def stop(self) -> None:
