@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -117,11 +117,9 @@ class FakeBroker:
 
 @asynccontextmanager
 async def open_fake_broker() -> AsyncIterator[FakeBroker]:
-    async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with AsyncExitStack() as after, trio.open_nursery() as nursery:
         broker = FakeBroker(nursery, listener)
-        try:
-            yield broker
-        finally:
-            nursery.cancel_scope.cancel()
-            broker.close()
+        after.callback(broker.close)  # when nobody accepts any more: else the last one is missed
+        yield broker
+        nursery.cancel_scope.cancel()
