@@ -7,11 +7,11 @@ further Ctrl-C.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +25,6 @@ from cli.errors import refuse, tell
 DEBOUNCE: Final = 300  # milliseconds that changes which come together may take
 STEP: Final = 50  # milliseconds between two looks: at the files, the child and the signals
 STOP_SECONDS: Final = 12.0  # for the child to end in order, somewhat longer than `shutdown_grace` is by default
-PR_SET_PDEATHSIG: Final = 1  # of Linux, <sys/prctl.h>
 
 
 def run_and_reload(config: Path, arguments: Sequence[str]) -> None:
@@ -52,14 +51,17 @@ def run_and_reload(config: Path, arguments: Sequence[str]) -> None:
 
 
 def end_with(watcher: int) -> None:
-    """Have this process told to stop, by SIGTERM, when its parent has ended in whatever way; on Linux only.
+    """Have this process told to stop, once, when its watcher has ended in whatever way.
 
-    watcher: the process that should be the parent.
+    watcher: a descriptor, the end of a pipe that the watcher never writes to. The signal that Linux sends when a parent
+    dies would come once for each of its threads, and a second SIGTERM is "at once" to a broker.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != watcher:  # it has ended before we could ask
-            signal.raise_signal(signal.SIGTERM)
+
+    def wait() -> None:
+        os.read(watcher, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="watcher", daemon=True).start()
 
 
 class _Sources(DefaultFilter):
@@ -101,7 +103,8 @@ class _Child:
         # -P: a `cli.py` in the current folder is the application's. -B: bytecode would be taken for that of a file
         # which was changed within the same second and is as long as before.
         python = [sys.executable, "-P", "-B", "-m", "cli"]
-        self._command = [*python, "run", "--watched-by", str(os.getpid()), *arguments]
+        self._ends_with_us, self._ours = os.pipe()
+        self._command = [*python, "run", "--watched-by", str(self._ends_with_us), *arguments]
         self._orders = orders
         self._process: subprocess.Popen[bytes] | None = None
         self._seen_ended = False
@@ -114,7 +117,9 @@ class _Child:
     def start(self) -> None:
         """Start one, if it is not time to stop; the last one has ended."""
         if not self._orders.is_set():
-            self._process = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603 -- ourselves
+            self._process = subprocess.Popen(  # noqa: S603 -- ourselves
+                self._command, start_new_session=True, pass_fds=[self._ends_with_us]
+            )
             self._seen_ended = False
 
     def look(self) -> None:
