@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from examples.showing import Shown, shown
-from tests.system.chromium import Chromium, Tab, open_chromium, why_not
+from tests.system.chromium import Chromium, Tab, need_chromium, open_chromium
 from tests.test_example_applications import ROOT, token
 
 pytestmark = pytest.mark.system
@@ -24,11 +23,7 @@ def example(request: pytest.FixtureRequest) -> Iterator[Shown]:
 
 @pytest.fixture
 async def chromium() -> AsyncIterator[Chromium]:
-    reason = why_not()
-    if reason is not None and os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(reason)
+    need_chromium()
     async with open_chromium() as chromium:
         yield chromium
 
