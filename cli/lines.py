@@ -6,7 +6,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from broker.core.errors import PublisherError
 from broker.core.event import Event, check_publishable
@@ -61,4 +61,4 @@ def read_chunk() -> bytes:
 
 def with_id(event: Event) -> Event:
     """The event with an id, so that it may be sent again after a lost connection, and is delivered once."""
-    return event if event.id is not None else replace(event, id=uuid.uuid4().hex)
+    return event if event.id is not None else event._replace(id=uuid.uuid4().hex)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -30,10 +31,13 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_envelopes = msgspec.json.Decoder(list[_Envelope])
 _payload = msgspec.json.Decoder(msgspec.Raw)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _lenient = json.JSONDecoder(parse_int=float)  # int() refuses thousands of digits
 _ITEM = re.compile(r"[\s,]*([^\s,\]])")  # where the next item of an array begins
+# What the whole of a batch is refused with, where one event in it is bad: it is then looked at one by one.
+_REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, PublisherError)
 _NO_EVENT = 'this is no event such as {"event": NAME, "data": PAYLOAD}'
 
 
@@ -42,8 +46,7 @@ def decode_event(text: Text, source: str) -> Event:
 
     Raises PublisherError (BadPayload for the payload), with what is wrong.
     """
-    envelope = parse(_envelope, text, _NO_EVENT)
-    return Event(envelope.event, checked(envelope.data), envelope.id, source)
+    return _event(parse(_envelope, text, _NO_EVENT), source)
 
 
 def decode_payload(text: bytes) -> bytes:
@@ -60,7 +63,11 @@ def decode_json(text: bytes, source: str) -> list[Event]:
     Raises BadEvent with the index of the first bad one; BadPayload where the text as a whole is no JSON.
     """
     decode = partial(decode_event, source=source)
-    return decode_array(text, decode) if begins_with(b"[", text) else [decode_at(0, text, decode)]
+    if not begins_with(b"[", text):
+        return [decode_at(0, text, decode)]
+    with suppress(*_REFUSALS):
+        return [_event(envelope, source) for envelope in _envelopes.decode(text)]
+    return decode_array(text, decode)
 
 
 def decode_ndjson(text: bytes, source: str) -> list[Event]:
@@ -68,8 +75,10 @@ def decode_ndjson(text: bytes, source: str) -> list[Event]:
 
     Raises BadEvent with the index of the first bad event.
     """
-    decode = partial(decode_event, source=source)
-    return [decode_at(index, line, decode) for index, line in enumerate(_lines(text))]
+    lines = [line for line in text.split(b"\n") if line.strip()]
+    with suppress(*_REFUSALS):
+        return [_event(_envelope.decode(line), source) for line in lines]
+    return [decode_at(index, line, partial(decode_event, source=source)) for index, line in enumerate(lines)]
 
 
 def decode_array(text: bytes, decode: DecodeOne) -> list[Event]:
@@ -128,6 +137,10 @@ def begins_with(bracket: bytes, text: bytes) -> bool:
     return text.lstrip()[:1] == bracket
 
 
+def _event(envelope: _Envelope, source: str) -> Event:
+    return Event(envelope.event, checked(envelope.data), envelope.id, source)
+
+
 def _place_of_fault(text: bytes, decode: DecodeOne) -> int | None:
     """Which item makes an array unreadable; None if it is the array itself.
 
@@ -144,7 +157,3 @@ def _place_of_fault(text: bytes, decode: DecodeOne) -> int | None:
             return index
         index += 1
     return None
-
-
-def _lines(text: bytes) -> Iterator[bytes]:
-    return (line for line in text.split(b"\n") if line.strip())

@@ -7,7 +7,6 @@ body, and its events have their names nowhere else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
 
@@ -85,6 +84,6 @@ def _text_of(member: msgspec.Raw | None) -> str | None:
 def _with_ids(events: Sequence[Event], message_id: str | None) -> list[Event]:
     """Events with the id of their message, which is the same in a retry; of several each is told by its index."""
     if len(events) == 1:
-        return [replace(events[0], id=message_id)]
+        return [events[0]._replace(id=message_id)]
     numbered = ((event, f"{message_id}.{index}") for index, event in enumerate(events))
-    return [event if event.id is not None else replace(event, id=own) for event, own in numbered]
+    return [event if event.id is not None else event._replace(id=own) for event, own in numbered]

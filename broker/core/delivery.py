@@ -9,21 +9,19 @@ from broker.core.forms import PLAIN, Form
 
 
 class Delivery:
-    """One record on its way out."""
+    """One record on its way out. `size`: bytes of what it carries, in whatever form."""
 
-    __slots__ = ("_encoded", "record")
+    __slots__ = ("_encoded", "record", "size")
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self._encoded: dict[Form, bytes] = {}
-
-    @property
-    def size(self) -> int:
-        """Bytes of what it carries, in whatever form."""
-        return len(self.record.event.name) + len(self.record.event.data)
+        self.size = len(record.event.name) + len(record.event.data)
+        self._encoded: dict[Form, bytes] | None = None
 
     def encoded(self, form: Form = PLAIN) -> bytes:
         """Its bytes in this form."""
+        if self._encoded is None:
+            self._encoded = {}
         data = self._encoded.get(form)
         if data is None:
             data = self._encoded[form] = form.event(self.record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker.core.errors import BadEvent, BadName, PublisherError
 
@@ -17,8 +17,7 @@ _NAME = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*")
 _UNFIT_FOR_ID = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened.
 
     name: segments joined by `.`, see `check_name`.
@@ -33,8 +32,7 @@ class Event:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """An event as the log took it: `id` is the event's for ever, `offset` its place in the log's order."""
 
     event: Event
@@ -60,6 +58,8 @@ def check_id(event_id: str) -> None:
 
     Raises PublisherError.
     """
+    if event_id.isascii() and event_id.isprintable() and 0 < len(event_id) <= MAX_ID_BYTES:
+        return  # as most are
     length = utf8_length(event_id)
     if length is None or not 0 < length <= MAX_ID_BYTES or _UNFIT_FOR_ID.search(event_id):
         raise PublisherError(f"an event's id is a text of 1 to {MAX_ID_BYTES} bytes without control characters")
@@ -82,11 +82,15 @@ def check_batch(events: Sequence[Event]) -> None:
 
     Raises BadEvent with the index of the first bad one.
     """
+    good: set[str] = set()  # events of one batch are often of one name
     for index, event in enumerate(events):
+        if event.id is None and event.name in good:
+            continue
         try:
             check_publishable(event)
         except PublisherError as error:
             raise BadEvent(index, str(error)) from error
+        good.add(event.name)
 
 
 def utf8_length(text: str) -> int | None:
@@ -98,6 +102,8 @@ def utf8_length(text: str) -> int | None:
 
 
 def _complaint(name: str) -> str | None:
+    if len(name) <= MAX_NAME_BYTES and name.isascii() and _NAME.fullmatch(name) is not None:
+        return None  # as most are
     if len(name) > MAX_NAME_BYTES:
         return f"a name has at most {MAX_NAME_BYTES} bytes, this one has {len(name)} characters"
     length = utf8_length(name)

@@ -6,6 +6,7 @@ What comes from a client is parsed by the library; the scanner only counts what 
 from __future__ import annotations
 
 import json
+from struct import Struct
 from typing import Any, NamedTuple
 
 from broker.core.errors import Close
@@ -18,6 +19,7 @@ PONG = b"\x8a\x00"
 MAX_FRAGMENTS = 1024
 MAX_REASON_BYTES = 123
 
+_SMALL, _MEDIUM, _LARGE = Struct(">BB"), Struct(">BBH"), Struct(">BBQ")  # heads (section 5.2)
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
 _NEVER_SENT = frozenset((1005, 1006, 1015))
 
@@ -45,10 +47,10 @@ def frame(first: int, payload: bytes) -> bytes:
     """One frame around `payload`, which begins with these bits and opcode."""
     length = len(payload)
     if length < 126:
-        return b"%c%c%b" % (first, length, payload)
+        return _SMALL.pack(first, length) + payload
     if length < 65_536:
-        return b"%c\x7e%b%b" % (first, length.to_bytes(2, "big"), payload)
-    return b"%c\x7f%b%b" % (first, length.to_bytes(8, "big"), payload)
+        return _MEDIUM.pack(first, 126, length) + payload
+    return _LARGE.pack(first, 127, length) + payload
 
 
 def json_text(value: Any) -> bytes:

@@ -27,6 +27,7 @@ MISSING: Final = Missing()
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SHALLOW = 2 * MAX_DEPTH  # bytes: each level is at least two brackets
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DEEPER = frozenset(b"[{")
 
@@ -37,13 +38,12 @@ def check_text(raw: bytes) -> None:
     Raises BadPayload where it is not UTF-8, escapes a lone surrogate, or nests deeper than 128 (RFC 8259 sections
     8.1, 8.2 and 9 leave these to the implementation).
     """
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        raise BadPayload(f"the JSON text is not UTF-8: {error.reason} at byte {error.start}") from None
-    if _SURROGATE.search(raw) is not None:
+    # Most payloads are short ASCII without escapes; each of these asks first what says so at the speed of memory.
+    if not raw.isascii():
+        _check_encoding(raw)
+    if b"\\" in raw and _SURROGATE.search(raw) is not None:
         _check_surrogates(raw)
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+    if len(raw) > _SHALLOW and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check_depth(raw)
 
 
@@ -69,6 +69,13 @@ def read(raw: bytes) -> Any:
             return json.loads(raw, parse_int=float)
         except ValueError:
             return MISSING
+
+
+def _check_encoding(raw: bytes) -> None:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadPayload(f"the JSON text is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def _check_surrogates(raw: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final, NamedTuple
 
 from broker.core.audience import NOBODY, Audience
 from broker.core.conditions import Claimed, Condition, Fixed, Scope
@@ -17,10 +18,10 @@ from broker.core.index import PatternIndex
 from broker.core.relations import Change, Facts, Relation, Step
 from broker.core.shapes import Shape, rank
 
-__all__ = ["Happening", "Policy", "Rule"]
+__all__ = ["NO_CHANGES", "Happening", "Policy", "Rule"]
 
 _REMEMBERED_NAMES = 4096
-_NOTHING: tuple[Change, ...] = ()
+NO_CHANGES: Final[tuple[Change, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,15 @@ class Rule:
     line: int | None = None
 
 
+class _Ruling(NamedTuple):
+    """What there is for events of one name. `fixed`: who may see them, if it is the same for all and teaches nothing."""
+
+    rule: Rule | None
+    condition: Condition
+    steps: Sequence[Step]
+    fixed: Audience | None
+
+
 class Policy:
     """A policy as loaded. It is a value: nothing in it changes, and what is learned from events lives in `Facts`.
 
@@ -41,18 +51,7 @@ class Policy:
     claims: the claims that it names, by which it pays to index those who are connected.
     """
 
-    __slots__ = (
-        "_chosen",
-        "_ranked",
-        "_rule_of",
-        "_stepping",
-        "_steps",
-        "_steps_of",
-        "claims",
-        "default",
-        "relations",
-        "rules",
-    )
+    __slots__ = ("_index", "_ranked", "_ruling_of", "_steps", "claims", "default", "relations", "rules")
 
     def __init__(
         self,
@@ -64,11 +63,12 @@ class Policy:
         self.rules = tuple(rules)
         self.default = default or Fixed("nobody", NOBODY)
         self.claims = frozenset(_claims([*(rule.visible_to for rule in self.rules), self.default]))
-        self._ranked, self._chosen = _rank_rules(self.rules)
-        self._steps, self._stepping = _index_steps(self.relations.values())
+        # Both in one, so that one look finds them: the places of rules are below 0, those of steps are not.
+        self._index: PatternIndex[int] = PatternIndex()
+        self._ranked = _file_rules(self.rules, self._index)
+        self._steps = _file_steps(self.relations.values(), self._index)
         # Names come again, and what is found for them stays the same for as long as the policy does.
-        self._rule_of = lru_cache(_REMEMBERED_NAMES)(self._find_rule)
-        self._steps_of = lru_cache(_REMEMBERED_NAMES)(self._find_steps)
+        self._ruling_of = lru_cache(_REMEMBERED_NAMES)(self._find_ruling)
 
     def with_relation(self, relation: Relation) -> Policy:
         """The same with one more relation, which is the broker's own."""
@@ -76,12 +76,15 @@ class Policy:
 
     def rule_for(self, name: str) -> Rule | None:
         """The rule for events of this name; None: the default counts."""
-        return self._rule_of(name)
+        return self._ruling_of(name).rule
 
     def condition_for(self, name: str) -> Condition:
         """What stands in `visible_to` for events of this name."""
-        rule = self.rule_for(name)
-        return self.default if rule is None else rule.visible_to
+        return self._ruling_of(name).condition
+
+    def fixed_audience(self, name: str) -> Audience | None:
+        """Who may see every event of this name, where that is the same for all, and nothing is learned from them."""
+        return self._ruling_of(name).fixed
 
     def audience(
         self,
@@ -102,18 +105,18 @@ class Policy:
 
     def changes(self, happening: Happening) -> Sequence[Change]:
         """What the event does to relations: to be handed to `Facts.add` and, after delivery, to `Facts.remove`."""
-        steps = self._steps_of(happening.name)
+        steps = self._ruling_of(happening.name).steps
         if not steps:
-            return _NOTHING
+            return NO_CHANGES
         return sorted((step.change(happening) for step in steps), key=lambda change: change.action)
 
-    def _find_rule(self, name: str) -> Rule | None:
-        matching = self._chosen.match(name)
-        return self._ranked[min(min(ranks) for ranks in matching)] if matching else None
-
-    def _find_steps(self, name: str) -> tuple[Step, ...]:
-        places = {place for places in self._stepping.match(name) for place in places}
-        return tuple(self._steps[place] for place in sorted(places))
+    def _find_ruling(self, name: str) -> _Ruling:
+        places = sorted({place for places in self._index.match(name) for place in places})
+        rule = self._ranked[places[0]] if places and places[0] < 0 else None
+        condition = self.default if rule is None else rule.visible_to
+        steps = [self._steps[place] for place in places if place >= 0]
+        fixed = condition.fixed if isinstance(condition, Fixed) and not steps else None
+        return _Ruling(rule, condition, steps, fixed)
 
 
 def conditions_in(condition: Condition) -> Iterator[Condition]:
@@ -130,19 +133,19 @@ def _claims(conditions: Iterable[Condition]) -> Iterator[str]:
                 yield part.claim
 
 
-def _rank_rules(rules: Sequence[Rule]) -> tuple[tuple[Rule, ...], PatternIndex[int]]:
+def _file_rules(rules: Sequence[Rule], index: PatternIndex[int]) -> Sequence[Rule]:
+    """File each rule under its place, which is negative; returns them by place, the most specific one first."""
     # sorted() is stable, so of equals the one that stands first in the file stays first.
     pairs = sorted(((pattern, rule) for rule in rules for pattern in rule.shape.patterns), key=lambda p: rank(p[0]))
-    index: PatternIndex[int] = PatternIndex()
-    for place, (pattern, _) in enumerate(pairs):
+    for place, (pattern, _) in enumerate(pairs, start=-len(pairs)):
         index.add(pattern, place)
-    return tuple(rule for _, rule in pairs), index
+    return tuple(rule for _, rule in pairs)
 
 
-def _index_steps(relations: Iterable[Relation]) -> tuple[tuple[Step, ...], PatternIndex[int]]:
+def _file_steps(relations: Iterable[Relation], index: PatternIndex[int]) -> Sequence[Step]:
+    """File each step under its place; returns them by place."""
     steps = tuple(step for relation in relations for step in relation.steps)
-    index: PatternIndex[int] = PatternIndex()
     for place, step in enumerate(steps):
         for pattern in step.shape.patterns:
             index.add(pattern, place)
-    return steps, index
+    return steps

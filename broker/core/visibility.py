@@ -15,7 +15,7 @@ from typing import Final
 from broker.core.audience import NOBODY, AllOf, Audience
 from broker.core.event import Record
 from broker.core.happening import Happening
-from broker.core.policy import Policy
+from broker.core.policy import NO_CHANGES, Policy
 from broker.core.relations import Change, Facts, Learned
 
 EARLIER_POLICIES: Final = 8
@@ -58,6 +58,9 @@ class Visibility:
         faults: takes a line for each value that is missing or can't be used; lines name paths and kinds, never data.
         """
         self._offset = record.offset
+        fixed = self._policy.fixed_audience(record.event.name)
+        if fixed is not None:
+            return fixed, NO_CHANGES
         happening = Happening(record.event)
         changes = self._policy.changes(happening)
         if changes:

@@ -41,7 +41,7 @@ class MemoryLog:
         await trio.lowlevel.checkpoint_if_cancelled()  # it never waits, and who calls it has just waited
         now = self._clock()
         self._forget(now)  # before, for the time that has passed, and after, for what has come
-        offsets = [self._take(event, now) for event in events]
+        offsets = self._take(events, now)
         self._forget(now)
         return self._positions.answers(events, offsets)
 
@@ -98,16 +98,21 @@ class MemoryLog:
     def _first_offset(self) -> int:
         return self._next_offset - len(self._held)
 
-    def _take(self, event: Event, now: float) -> int | None:
-        if event.id is not None:
-            if self._knows(event.id):
-                return None
-            self._own_ids[event.id] = self._next_offset
-        size = _OVERHEAD + len(event.name) + len(event.data) + len(event.id or "")
-        self._held[self._next_offset] = (event.name, event.data, event.id, event.source, size, now)
-        self._bytes += size
-        self._next_offset += 1
-        return self._next_offset - 1
+    def _take(self, events: Sequence[Event], now: float) -> list[int | None]:
+        offsets: list[int | None] = []
+        for name, data, own_id, source in events:
+            size = _OVERHEAD + len(name) + len(data)
+            if own_id is not None:
+                if self._knows(own_id):
+                    offsets.append(None)
+                    continue
+                self._own_ids[own_id] = self._next_offset
+                size += len(own_id)
+            self._held[self._next_offset] = (name, data, own_id, source, size, now)
+            offsets.append(self._next_offset)
+            self._bytes += size
+            self._next_offset += 1
+        return offsets
 
     def _knows(self, event_id: str) -> bool:
         if event_id in self._own_ids:
@@ -116,13 +121,11 @@ class MemoryLog:
         return place is not None and place.is_event and place.offset in self._held
 
     def _forget(self, now: float) -> None:
-        bounds = self._retention
-        while self._held and (
-            len(self._held) > bounds.events
-            or self._bytes > bounds.bytes
-            or self._held[self._first_offset][-1] < now - bounds.seconds
-        ):
-            *_, own_id, _, size, _ = self._held.pop(self._first_offset)
+        held, bounds = self._held, self._retention
+        first, oldest = self._first_offset, now - bounds.seconds
+        while held and (len(held) > bounds.events or self._bytes > bounds.bytes or held[first][-1] < oldest):
+            _, _, own_id, _, size, _ = held.pop(first)
+            first += 1
             self._bytes -= size
             if own_id is not None:
                 del self._own_ids[own_id]

@@ -68,13 +68,15 @@ class Positions:
 
     def ids(self, offsets: Sequence[int]) -> list[str]:
         """The ids of events that brought none, which is the same whenever it is asked for."""
+        if not offsets:
+            return []
         number, begin = self._openings[-1]
-        blocks = [
-            _BLOCK.pack(number if offset >= begin else self._number_at(offset), 0, offset << 1 | 1)
-            for offset in offsets
-        ]
-        texts = self._encrypt(b"".join(blocks)).hex()
-        return [texts[at : at + _TEXT_LENGTH] for at in range(0, len(texts), _TEXT_LENGTH)]
+        pack = _BLOCK.pack
+        if min(offsets) >= begin:
+            blocks = [pack(number, 0, offset << 1 | 1) for offset in offsets]
+        else:
+            blocks = [pack(self._number_at(offset), 0, offset << 1 | 1) for offset in offsets]
+        return self._encrypt(b"".join(blocks)).hex(" ", _BLOCK_BYTES).split(" ")
 
     def records(self, numbered: Sequence[tuple[int, Event]]) -> list[Record]:
         """Events with their offsets, as records: each under its own id, or under one of ours."""

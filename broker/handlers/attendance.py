@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -59,7 +58,7 @@ class Attendance:
             check_publishable(event := Event(name, b"", None, SOURCE))
         except BadName:
             return None
-        return replace(event, data=encode({PLACEHOLDER: user})) if "." not in user else None
+        return event._replace(data=encode({PLACEHOLDER: user})) if "." not in user else None
 
 
 class Witness:

@@ -138,20 +138,18 @@ class Dispatcher:
         return end
 
     def _route(self, record: Record, turn: Routing) -> None:
+        faults: list[str] = []
         try:
-            self._route_by_policy(record, turn)
+            audience, changes = self.visibility.enter(record, faults)
+            try:
+                if faults:
+                    self._note(faults, record)
+                turn.add(Delivery(record), audience)
+            finally:  # whom the event takes out is out, also if something of ours failed on the way
+                if changes:
+                    self.visibility.leave(changes)
         except Exception:  # a fault of ours costs this one event, seen by nobody, and not all that follow
             self._failed(record)
-
-    def _route_by_policy(self, record: Record, turn: Routing) -> None:
-        faults: list[str] = []
-        audience, changes = self.visibility.enter(record, faults)
-        try:
-            if faults:
-                self._note(faults, record)
-            turn.add(Delivery(record), audience)
-        finally:  # whom the event takes out is out, also if something of ours failed on the way
-            self.visibility.leave(changes)
 
     def _learned_from(self, records: Sequence[Record]) -> None:
         # The log has what was learned from a batch with the next one, and the batch itself until then.

@@ -18,6 +18,7 @@ from broker.runtime.registry import Registry
 
 EVENTS_PER_TURN = 128  # a few milliseconds of work, either of them
 LOOKS_PER_TURN = 10_000
+FEW = 8  # to look at so many is less work than to find out whether one has done so before
 MAX_BUNDLE_BYTES = 65_536  # of events that are joined, if they are more than one: bounds what one group takes in memory
 
 Group = tuple[Bundle, Sequence[Connection]]
@@ -28,7 +29,9 @@ class Routing:
 
     def __init__(self, registry: Registry[Connection]) -> None:
         self._registry = registry
-        self._classes: dict[Hashable, _Class] = {}
+        self._classes: list[_Class] = []
+        self._by_key: dict[Hashable, _Class] = {}
+        self._for_everyone: dict[str, _Class] = {}  # by event name
         self._deliveries: list[Delivery] = []
         self._matching: dict[str, Sequence[Collection[Connection]]] = {}  # by event name
         self._added = 0
@@ -43,42 +46,47 @@ class Routing:
         """Route one more event."""
         self._added += 1
         name = delivery.record.event.name
+        if audience is EVERYONE and name in self._for_everyone:
+            self._put(delivery, self._for_everyone[name])
+            return
         matching = self._matching.get(name)
         if matching is None:
             matching = self._matching[name] = self._registry.matching(name)
         if not matching:
             return
-        key = _key(matching, audience)
-        found = self._classes.get(key)
-        if found is None:
-            reach = audience.reach(self._registry.directory)
-            found = self._classes[key] = _Class(recipients(matching, reach, audience))
-            self._looked_at += _size(matching) if reach is None else min(_size(reach), _size(matching))
-        if found.members:
-            found.places.append(len(self._deliveries))
-            self._deliveries.append(delivery)
+        found = self._class_of(matching, audience)
+        if audience is EVERYONE:
+            self._for_everyone[name] = found
+        self._put(delivery, found)
 
     def groups(self) -> Iterator[Group]:
         """Each group's events, joined, and its members, as they are now; a group with much to send comes in parts."""
-        classes = [each for each in self._classes.values() if each.places]
+        classes = self._classes
         if len(classes) == 1:
-            yield from self._parts(classes[0].places, list(classes[0].members))
+            yield from _parts(self._deliveries, list(classes[0].members))
             return
         for chosen, members in _by_classes(classes).items():
-            mine = (classes[number].places for number in _bits(chosen))
-            yield from self._parts(sorted(chain.from_iterable(mine)), members)
+            places = sorted(chain.from_iterable([classes[number].places for number in _bits(chosen)]))
+            yield from _parts([self._deliveries[place] for place in places], members)
 
-    def _parts(self, places: Iterable[int], members: Sequence[Connection]) -> Iterator[Group]:
-        part: list[Delivery] = []
-        size = 0
-        for place in places:
-            delivery = self._deliveries[place]
-            if part and size + delivery.size > MAX_BUNDLE_BYTES:
-                yield Bundle(part, size), members
-                part, size = [], 0
-            part.append(delivery)
-            size += delivery.size
-        yield Bundle(part, size), members
+    def _class_of(self, matching: Sequence[Collection[Connection]], audience: Audience) -> _Class:
+        reach = audience.reach(self._registry.directory)
+        if reach is not None and _size(reach) <= FEW:
+            return _Class(recipients(matching, reach, audience))
+        key = _key(matching, audience)
+        found = self._by_key.get(key)
+        if found is None:
+            found = self._by_key[key] = _Class(recipients(matching, reach, audience))
+            self._looked_at += _size(matching) if reach is None else min(_size(reach), _size(matching))
+        return found
+
+    def _put(self, delivery: Delivery, found: _Class) -> None:
+        if not found.members:
+            return
+        if not found.places:
+            self._classes.append(found)
+        found.places.append(len(self._deliveries))
+        self._deliveries.append(delivery)
 
 
 class _Class:
@@ -91,6 +99,22 @@ class _Class:
         self.places: list[int] = []
 
 
+def _parts(deliveries: Sequence[Delivery], members: Sequence[Connection]) -> Iterator[Group]:
+    size = sum([delivery.size for delivery in deliveries])
+    if size <= MAX_BUNDLE_BYTES:
+        yield Bundle(deliveries, size), members
+        return
+    part: list[Delivery] = []
+    size = 0
+    for delivery in deliveries:
+        if part and size + delivery.size > MAX_BUNDLE_BYTES:
+            yield Bundle(part, size), members
+            part, size = [], 0
+        part.append(delivery)
+        size += delivery.size
+    yield Bundle(part, size), members
+
+
 def recipients(
     matching: Sequence[Collection[Connection]], reach: Sequence[Collection[Connection]] | None, audience: Audience
 ) -> Collection[Connection]:
@@ -100,9 +124,7 @@ def recipients(
     """
     if reach is not None and _size(reach) < _size(matching):
         return [
-            connection
-            for connection in _once(reach)
-            if any(connection in subscribed for subscribed in matching) and audience.admits(connection)
+            connection for connection in _once(reach) if _is_in(connection, matching) and audience.admits(connection)
         ]
     if audience is EVERYONE:
         return _once(matching)
@@ -122,12 +144,16 @@ def _by_classes(classes: Sequence[_Class]) -> dict[int, list[Connection]]:
     return groups
 
 
-def _bits(number: int) -> Iterator[int]:
+def _bits(number: int) -> list[int]:
     """The places of the ones in a number."""
-    while number:
-        lowest = number & -number
-        yield lowest.bit_length() - 1
-        number ^= lowest
+    places = [number.bit_length() - 1]
+    while number := number ^ (1 << places[-1]):
+        places.append(number.bit_length() - 1)
+    return places
+
+
+def _is_in(connection: Connection, collections: Sequence[Collection[Connection]]) -> bool:
+    return connection in collections[0] or any(connection in each for each in collections[1:])
 
 
 def _key(matching: Sequence[Collection[Connection]], audience: Audience) -> Hashable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -64,7 +63,7 @@ def reader(form: Format, source: str, cloudevents_name: NameFrom = "type") -> Re
 def _identified(event: Event, delivery: Delivery) -> Event:
     """A message is delivered more than once, at times; its id is what it is known by."""
     message_id = delivery.properties.message_id
-    return replace(event, id=message_id) if message_id else event
+    return event._replace(id=message_id) if message_id else event
 
 
 def _named_by_key(delivery: Delivery, body: bytes, source: str) -> Event:

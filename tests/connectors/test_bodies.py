@@ -43,7 +43,7 @@ async def test_a_batch_of_cloudevents_is_taken_in_order() -> None:
     door = Door()
     other = CLOUDEVENT.replace(b'"1"', b'"2"')
     assert said(await answer(post(b"[%b,%b]" % (CLOUDEVENT, other), BATCH), door)) == {"ids": ["/s 1", "/s 2"]}
-    assert door.events == [EVENT, replace(EVENT, id="/s 2")]
+    assert door.events == [EVENT, EVENT._replace(id="/s 2")]
 
 
 @pytest.mark.parametrize("media_type", [JSON, None, f"{JSON}; charset=utf-8", "application/vnd.game+json", "text/json"])
@@ -56,7 +56,7 @@ async def test_a_cloudevent_with_its_attributes_in_the_head_is_taken(media_type:
 async def test_an_empty_body_is_the_payload_null() -> None:
     door = Door()
     await answer(post(b"", **HEADERS), door)
-    assert door.events == [replace(EVENT, data=b"null")]
+    assert door.events == [EVENT._replace(data=b"null")]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ async def test_the_name_may_be_the_subject(request_: object) -> None:
     webhook = Webhook(Words(), path="/in", max_body=MAX_BODY, cloudevents_name="subject")
     assert isinstance(request_, type(post()))
     await answer(request_, door, webhook)
-    assert door.events == [replace(EVENT, name="other")]
+    assert door.events == [EVENT._replace(name="other")]
 
 
 async def test_attributes_in_the_head_of_a_whole_cloudevent_count_for_nothing() -> None:

@@ -21,7 +21,7 @@ class Piece(Delivery):
 
     def __init__(self, frame: bytes, name: str = "n") -> None:
         super().__init__(Record(Event(name, b""), "1", 1))
-        self._encoded[PLAIN] = frame
+        self._encoded = {PLAIN: frame}
 
     @property
     def frame(self) -> bytes:

@@ -334,6 +334,9 @@ class FaultyPolicy(Policy):
 
     __slots__ = ()
 
+    def fixed_audience(self, name: str) -> None:
+        """Each event is looked at."""
+
     def audience(
         self, happening: Happening, facts: Facts, faults: list[str] | None = None, *, as_of: int | None = None
     ) -> Audience:

@@ -14,9 +14,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core.audience import Audience
 from broker.core.event import Event
-from broker.core.policy import Happening, Policy
+from broker.core.policy import Policy
 from broker.core.ports import Identity
-from broker.core.relations import Facts
 from broker.runtime.connection import Connection
 from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.services import ConnectionLimits
@@ -173,11 +172,9 @@ class Looked(Policy):
         super().__init__(default=OPEN.default)
         self.events = 0
 
-    def audience(
-        self, happening: Happening, facts: Facts, faults: list[str] | None = None, *, as_of: int | None = None
-    ) -> Audience:
+    def fixed_audience(self, name: str) -> Audience | None:
         self.events += 1
-        return super().audience(happening, facts, faults, as_of=as_of)
+        return super().fixed_audience(name)
 
 
 async def test_a_large_batch_does_not_keep_the_others_from_running_though_nobody_wants_it() -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import event, example, given
@@ -18,7 +19,7 @@ from broker.core.event import Event, Record
 from broker.core.ports import Identity
 from broker.runtime.connection import Connection
 from broker.runtime.registry import Registry
-from broker.runtime.routing import EVENTS_PER_TURN, MAX_BUNDLE_BYTES, Group, Routing
+from broker.runtime.routing import EVENTS_PER_TURN, FEW, MAX_BUNDLE_BYTES, Group, Routing
 from tests.runtime.crowds import USERS, asking_everybody, attach, audiences, members, names, new_registry
 
 Crowd = list[tuple[Identity, set[str]]]
@@ -56,16 +57,17 @@ def put_together(groups: list[Group]) -> dict[Connection, list[Delivery]]:
 # Against the model.
 
 
+@pytest.mark.parametrize("few", [0, FEW])
 @given(members, turns)
 @example([(ADA, {"a"}), (BOB, {"a"})], [("a", LIVE, 1), ("ada", 0), ("a", LIVE, 1), ("ada", 0), ("a", LIVE, 1)])
 @example([(ADA, {"a", "**"}), (BOB, {"**"})], [("a", EVERYONE, 1), ("a.b", EVERYONE, 1), ("a", Users({"ada"}), 1)])
 @example([(ADA, {"a"}), (BOB, {"a"})], [("a", EVERYONE, 33_000), ("a", AUTHENTICATED, 33_000), ("a", EVERYONE, 1)])
 async def test_each_gets_just_those_events_that_it_may_see_in_order_and_once(
-    crowd: Crowd, turn: list[tuple[str, Audience, int] | tuple[str, int]]
+    few: int, crowd: Crowd, turn: list[tuple[str, Audience, int] | tuple[str, int]]
 ) -> None:
     FACTS.clear()
     expected: dict[Connection, list[Delivery]] = defaultdict(list)
-    with attached(crowd) as (registry, held):
+    with patch("broker.runtime.routing.FEW", few), attached(crowd) as (registry, held):
         routing = Routing(registry)
         for step in turn:
             if len(step) == 2:
@@ -162,6 +164,17 @@ async def test_the_members_of_a_class_are_looked_up_once() -> None:
         for _ in range(10):
             routing.add(delivery("a"), audience)
         assert audience.times == len(held)
+
+
+async def test_a_few_are_looked_at_each_time_and_do_not_fill_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.runtime.routing.LOOKS_PER_TURN", 1)
+    with attached([(ADA, {"**"}), (BOB, {"**"}), (EVE, {"**"})]) as (registry, (ada, bob, _)):
+        routing = Routing(registry)
+        sent = [delivery("a"), delivery("a")]
+        for each in sent:
+            routing.add(each, Users(frozenset({"ada", "bob"})))
+        assert not routing.full
+        assert put_together(list(routing.groups())) == {ada: sent, bob: sent}
 
 
 async def test_who_matches_by_other_patterns_is_of_another_class() -> None:
@@ -263,7 +276,8 @@ async def test_a_turn_is_full_with_so_many_events_though_nobody_wants_them() -> 
 async def test_a_turn_is_full_when_so_many_connections_were_looked_at(
     audience: Audience, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of those who match and those who may see, the fewer count."""
+    """Of those who match and those who may see, the fewer count; but a handful of those who may see does not."""
+    monkeypatch.setattr("broker.runtime.routing.FEW", looks - 1)
     monkeypatch.setattr("broker.runtime.routing.LOOKS_PER_TURN", 2 * looks)
     with attached([(ADA, {"**"}), (BOB, {"**"}), (Identity("zoe"), {"**"})]) as (registry, _):
         routing = Routing(registry)
