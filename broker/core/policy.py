@@ -34,7 +34,7 @@ class Rule:
 
 
 class _Ruling(NamedTuple):
-    """What there is for events of one name. `fixed`: who may see them, if it is the same for all and teaches nothing."""
+    """What there is for events of one name. `fixed`: who may see them, where that never differs and nothing is learned."""
 
     rule: Rule | None
     condition: Condition

@@ -26,7 +26,7 @@ WriteNow = Callable[[bytes], int]
 
 
 def _not_now(_data: bytes) -> int:
-    raise BlockingIOError
+    return 0
 
 
 class Overflow(Enum):
@@ -75,6 +75,9 @@ class Outbox:
 
     `finished` is set when the writer has ended; `broken` tells that half a frame may have gone out, after which
     nothing may be written to that socket any more.
+
+    `straight` writes whole events to the socket without waiting, as many bytes as it takes now, or raises OSError:
+    0 where something is before them. Whoever calls it tells by `went` if that was not all.
     """
 
     __slots__ = (
@@ -90,6 +93,7 @@ class Outbox:
         "broken",
         "finished",
         "limits",
+        "straight",
     )
 
     def __init__(self, limits: QueueLimits) -> None:
@@ -102,20 +106,15 @@ class Outbox:
         self._rest = b""
         self._idle = False  # nothing waits, nothing is being written, and it may be written without waiting
         self._write_now: WriteNow = _not_now
+        self.straight: WriteNow = _not_now  # the same while idle
         self._drained: trio.Event | None = None
         self.finished = trio.Event()
         self.broken = False
 
-    def send_now(self, events: Joined) -> int:
-        """Write events to the socket if nothing is before them; returns how many of them need no offer any more."""
-        if not self._idle:
+    def went(self, events: Joined, sent: int) -> int:
+        """So many bytes of `events` went straight, and no more; returns how many of them need no offer any more."""
+        if not sent:
             return 0
-        try:
-            sent = self._write_now(events.data)
-        except OSError:  # full; or broken, which shows when the writer tries
-            return 0
-        if sent == events.size:
-            return events.count
         begun, self._rest = events.cut(sent)
         self._wake()
         return begun
@@ -189,7 +188,7 @@ class Outbox:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.broken = True
         finally:
-            self._idle = False
+            self._busy()
             self._write_now = _not_now
             self.broken = self.broken or bool(self._rest)
             if self._close is None:
@@ -205,9 +204,10 @@ class Outbox:
         """Write once; True if that was the end."""
         self._idle = not (self._queue.count or self._control or self._rest or self._close is not None)
         if self._idle:
+            self.straight = self._write_now
             self._tell_drained()
         first = await self._queue.wait()
-        self._idle = False
+        self._busy()
         close = self._close
         data = self._join_what_waits(first)
         if not data and close is None:  # a bell that was rung for what went with the write before
@@ -232,7 +232,7 @@ class Outbox:
         full = self._waiting_bytes and self._waiting_bytes + len(frame) > self.limits.bytes
         if full or not self._queue.put(frame, name):
             return False
-        self._idle = False
+        self._busy()
         self._waiting_bytes += len(frame)
         return True
 
@@ -248,11 +248,11 @@ class Outbox:
 
     def _straight(self, frame: bytes) -> bool:
         """Write a frame to the socket if nothing is before it; whether it has begun, and needs no queue any more."""
-        if not self._idle:
-            return False
         try:
-            sent = self._write_now(frame)
-        except OSError:
+            sent = self.straight(frame)
+        except OSError:  # full; or broken, which shows when the writer tries
+            return False
+        if not sent:
             return False
         if sent < len(frame):
             self._rest = frame[sent:]
@@ -260,8 +260,12 @@ class Outbox:
         return True
 
     def _wake(self) -> None:
-        self._idle = False
+        self._busy()
         self._queue.ring()
+
+    def _busy(self) -> None:
+        self._idle = False
+        self.straight = _not_now
 
     def _forget(self, frame: bytes) -> None:
         self._waiting_bytes -= len(frame)

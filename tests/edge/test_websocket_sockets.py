@@ -27,6 +27,7 @@ from broker.runtime.registry import Registry
 from broker.runtime.services import ConnectionLimits
 from tests.edge.streams import client_frame, read_answer, read_frame, read_to_end
 from tests.fakes import CLOSE, TEXT, services
+from tests.runtime.sockets import send_now
 from tests.system.certificates import Certificates
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -72,7 +73,7 @@ async def test_on_a_socket_events_go_straight() -> None:
     party = connection()
     async with conversing(party, client, server):
         events = Joined([delivery(b"1"), delivery(b"2")], PLAIN)
-        assert party.outbox.send_now(events) == 2
+        assert send_now(party.outbox, events) == 2
         assert os.read(client.socket.fileno(), 1000) == events.data  # there already, and nobody else has run
 
 
@@ -82,7 +83,7 @@ async def test_on_a_tcp_socket_events_go_straight() -> None:
     server = await listener.accept()
     party = connection()
     async with conversing(party, client, server):
-        assert party.outbox.send_now(Joined([delivery()], PLAIN)) == 1
+        assert send_now(party.outbox, Joined([delivery()], PLAIN)) == 1
         assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
     await listener.aclose()
 
@@ -92,7 +93,7 @@ async def test_commands_are_answered_between_events_that_go_straight() -> None:
     party = connection()
     async with conversing(party, client, server):
         for number in range(3):
-            party.outbox.send_now(Joined([delivery()], PLAIN))
+            send_now(party.outbox, Joined([delivery()], PLAIN))
             command = json.dumps({"event": "subscribe", "data": "a", "id": number}).encode()
             await client.send_all(client_frame(TEXT, command))
             assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
@@ -121,7 +122,7 @@ async def test_over_tls_events_go_by_the_writer_and_no_byte_goes_beside_it(certi
     client, server = tls_pair(certificates)
     party = connection()
     async with conversing(party, client, server):
-        assert party.outbox.send_now(Joined([delivery()], PLAIN)) == 0
+        assert send_now(party.outbox, Joined([delivery()], PLAIN)) == 0
         with pytest.raises(BlockingIOError):
             os.read(client.transport_stream.socket.fileno(), 1000)
         party.offer(delivery())
@@ -132,7 +133,7 @@ async def test_on_any_other_stream_events_go_by_the_writer() -> None:
     client, server = memory_stream_pair()
     party = connection()
     async with conversing(party, client, server):
-        assert party.outbox.send_now(Joined([delivery()], PLAIN)) == 0
+        assert send_now(party.outbox, Joined([delivery()], PLAIN)) == 0
         party.offer(delivery())
         assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
 
@@ -147,7 +148,7 @@ async def test_frames_are_whole_and_in_order_however_little_the_socket_takes(siz
         events = [delivery(b'[%d, "%b"]' % (number, b"x" * size)) for number in range(60)]
         for begin in range(0, len(events), 3):
             part = Joined(events[begin : begin + 3], PLAIN)
-            taken.append(party.outbox.send_now(part))
+            taken.append(send_now(party.outbox, part))
             for event in part.deliveries[taken[-1] :]:
                 party.offer(event)
             await trio.lowlevel.checkpoint()
@@ -262,7 +263,7 @@ async def test_nothing_is_written_to_a_descriptor_whose_connection_has_ended(
         """Say something whenever there is a turn, and for a while after the end."""
         turns = 10
         while turns:
-            straight.append(party.outbox.send_now(Joined([delivery()], PLAIN)))
+            straight.append(send_now(party.outbox, Joined([delivery()], PLAIN)))
             party.outbox.control(PING)
             party.outbox.answer(b"\x81\x00")
             turns -= ended.is_set()

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from broker.core.delivery import Joined
 from broker.core.forms import PLAIN
 from broker.runtime.outbox import MAX_CONTROL_FRAMES, Fate, Outbox, OutboxStatistics, Overflow, QueueLimits
-from tests.runtime.sockets import Piece
+from tests.runtime.sockets import Piece, send_now
 
 ANSWER = ""
 DROPPING = (Overflow.DROP_OLDEST, Overflow.DROP_NEWEST)
@@ -199,7 +199,7 @@ async def take(step: Step, number: int, out: Outbox, socket: Socket, model: Mode
             assert out.offer(bytes([number]) * size, name) is model.offer(bytes([number]) * size, name)
         case ("dispatch", events):
             pieces = [Piece(bytes([number]) * size, name) for name, size in events]
-            gone = out.send_now(Joined(pieces, PLAIN))
+            gone = send_now(out, Joined(pieces, PLAIN))
             assert gone == model.straight([piece.frame for piece in pieces])
             for piece, (name, _) in list(zip(pieces, events, strict=True))[gone:]:
                 await settle(model)
@@ -290,7 +290,7 @@ def tell(step: Step, out: Outbox, story: Story) -> None:
             story.offered(frame[0], out.offer(frame, name))
         case ("dispatch", events):
             pieces = [Piece(story.frame(size), name) for name, size in events]
-            gone = out.send_now(Joined(pieces, PLAIN))
+            gone = send_now(out, Joined(pieces, PLAIN))
             story.straight += [piece.frame[0] for piece in pieces[:gone]]
             for piece, (name, _) in list(zip(pieces, events, strict=True))[gone:]:
                 story.offered(piece.frame[0], out.offer(piece.frame, name))
@@ -368,7 +368,7 @@ async def pass_by(step: Step, socket: Slow) -> None:
 
 def say_everything_in_vain(out: Outbox) -> None:
     """What comes after the end is not taken: to the story this adds nothing."""
-    assert out.send_now(Joined([Piece(b"\xfe")], PLAIN)) == 0
+    assert send_now(out, Joined([Piece(b"\xfe")], PLAIN)) == 0
     assert out.offer(b"\xfe", "a") is Fate.CLOSED
     assert out.answer(b"\xfe") is Fate.CLOSED
     out.control(b"\xfe")

@@ -11,13 +11,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker.runtime.outbox import WRITE_TIMEOUT, Fate, Outbox, OutboxStatistics, Overflow, QueueLimits
-from tests.runtime.sockets import Socket, joined
+from tests.runtime.sockets import Socket, joined, send_now
 
 every_way = pytest.mark.parametrize("overflow", list(Overflow))
 
 
 WAYS: dict[str, Callable[[Outbox, bytes], object]] = {
-    "event": lambda out, frame: out.send_now(joined(frame)),
+    "event": lambda out, frame: send_now(out, joined(frame)),
     "answer": Outbox.answer,
     "control": Outbox.control,
 }
@@ -46,8 +46,8 @@ async def writing(out: Outbox) -> AsyncIterator[Socket]:
 async def test_events_go_straight_to_the_socket_of_an_idle_writer(overflow: Overflow) -> None:
     out = outbox(overflow)
     async with writing(out) as socket:
-        assert out.send_now(joined(b"aa", b"bb")) == 2
-        assert out.send_now(joined(b"cc")) == 1
+        assert send_now(out, joined(b"aa", b"bb")) == 2
+        assert send_now(out, joined(b"cc")) == 1
         assert socket.got == b"aabbcc"
         await wait_all_tasks_blocked()
         assert socket.writes == []
@@ -79,13 +79,13 @@ async def test_an_answer_that_goes_straight_counts_as_queued(overflow: Overflow)
 async def test_more_than_may_wait_goes_straight_where_the_socket_takes_it(overflow: Overflow) -> None:
     out = outbox(overflow, frames=1, size=1)
     async with writing(out) as socket:
-        assert out.send_now(joined(*[b"aa"] * 10)) == 10
+        assert send_now(out, joined(*[b"aa"] * 10)) == 10
         assert socket.got == b"aa" * 10
 
 
 async def test_nothing_goes_straight_before_there_is_a_writer() -> None:
     out = outbox()
-    assert out.send_now(joined(b"a")) == 0
+    assert send_now(out, joined(b"a")) == 0
     out.control(b"p")
     assert out.answer(b"1") is Fate.QUEUED
     async with writing(out) as socket:
@@ -98,7 +98,7 @@ async def test_nothing_goes_straight_where_the_writer_is_all_there_is() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(out.run, socket.write)
         await wait_all_tasks_blocked()
-        assert out.send_now(joined(b"a")) == 0
+        assert send_now(out, joined(b"a")) == 0
         out.control(b"p")
         out.answer(b"1")
         await wait_all_tasks_blocked()
@@ -110,7 +110,7 @@ BEFORE: dict[str, Callable[[Outbox], object]] = {
     "an event": lambda out: out.offer(b"-", "n"),
     "the end": lambda out: out.finish(b"-", discard=False),
     "the end at once": lambda out: out.finish(b"-", discard=True),
-    "a rest": lambda out: out.send_now(joined(b"--")),
+    "a rest": lambda out: send_now(out, joined(b"--")),
     "the rest of an answer": lambda out: out.answer(b"--"),
     "the rest of a ping": lambda out: out.control(b"--"),
 }
@@ -175,7 +175,7 @@ async def test_events_go_straight_again_once_the_writer_has_written_all(overflow
         out.offer(b"1", "n")
         out.control(b"p")
         await wait_all_tasks_blocked()
-        assert out.send_now(joined(b"2")) == 1
+        assert send_now(out, joined(b"2")) == 1
         assert (socket.got, socket.straight) == (b"p12", [b"2"])
 
 
@@ -200,7 +200,7 @@ async def test_what_comes_during_a_write_is_written_before_anything_goes_straigh
         say(out)
         socket.open.set()
         while len(socket.writes) < 2:
-            assert out.send_now(joined(b"2")) == 0
+            assert send_now(out, joined(b"2")) == 0
             await trio.lowlevel.checkpoint()
         assert socket.writes == [b"1", b"x"]
 
@@ -211,7 +211,7 @@ async def test_a_socket_that_fails_has_taken_nothing(overflow: Overflow, failure
     out = outbox(overflow)
     async with writing(out) as socket:
         socket.failure = failure
-        assert out.send_now(joined(b"aa", b"bb")) == 0
+        assert send_now(out, joined(b"aa", b"bb")) == 0
         assert [out.offer(b"aa", "n"), out.answer(b"1")] == [Fate.QUEUED] * 2
         out.control(b"p")
         await wait_all_tasks_blocked()
@@ -228,7 +228,7 @@ async def test_the_frame_that_was_begun_is_written_to_its_end_and_counts_as_gone
     frames = [b"aaa", b"bb", b"cccc"]
     async with writing(out) as socket:
         socket.room = room
-        begun = out.send_now(joined(*frames))
+        begun = send_now(out, joined(*frames))
         assert begun == (1 if room <= 3 else 2 if room <= 5 else 3)
         assert out.statistics().waiting_frames == 0
         await wait_all_tasks_blocked()
@@ -240,7 +240,7 @@ async def test_a_socket_that_took_whole_frames_leaves_the_writer_nothing_to_writ
     out = outbox(overflow)
     async with writing(out) as socket:
         socket.room = 2
-        assert out.send_now(joined(b"aa", b"bb")) == 1
+        assert send_now(out, joined(b"aa", b"bb")) == 1
         await wait_all_tasks_blocked()
         assert socket.writes == []
         assert not out.broken
@@ -251,7 +251,7 @@ async def test_the_rest_of_a_frame_goes_before_pings_answers_and_later_events(ov
     out = outbox(overflow)
     async with writing(out) as socket:
         socket.room = 1
-        assert out.send_now(joined(b"aa", b"bb")) == 1
+        assert send_now(out, joined(b"aa", b"bb")) == 1
         out.offer(b"bb", "n")
         out.answer(b"1")
         out.control(b"p")
@@ -280,7 +280,7 @@ async def test_no_overflow_drops_the_rest_of_a_frame(overflow: Overflow) -> None
     out = outbox(overflow, frames=1, size=4)
     async with writing(out) as socket:
         socket.room = 1
-        out.send_now(joined(b"aaaaaaaaaa"))
+        send_now(out, joined(b"aaaaaaaaaa"))
         fates = [out.offer(b"bbbb", "n"), out.offer(b"cccc", "m"), out.offer(b"ddddd", "n")]
         assert fates != [Fate.QUEUED] * 3
         out.answer(b"1")
@@ -293,7 +293,7 @@ async def test_the_rest_of_a_frame_takes_no_room_from_what_waits(overflow: Overf
     out = outbox(overflow, frames=2, size=2)
     async with writing(out) as socket:
         socket.room = 1
-        out.send_now(joined(b"aaaaaaaaaa"))
+        send_now(out, joined(b"aaaaaaaaaa"))
         assert [out.offer(b"b", "b"), out.offer(b"c", "c")] == [Fate.QUEUED] * 2
         assert out.statistics() == OutboxStatistics(waiting_frames=2, waiting_bytes=2, dropped=0)
         await wait_all_tasks_blocked()
@@ -306,7 +306,7 @@ async def test_the_close_frame_comes_after_the_rest_of_a_frame(overflow: Overflo
     out = outbox(overflow)
     async with writing(out) as socket:
         socket.room = 1
-        out.send_now(joined(b"aaa"))
+        send_now(out, joined(b"aaa"))
         out.offer(b"b", "n")
         out.finish(b"END", discard=discard)
         await out.finished.wait()
@@ -320,7 +320,7 @@ async def test_the_close_frame_comes_after_the_rest_of_a_frame(overflow: Overflo
 
 def say_all(out: Outbox) -> None:
     """Say everything that there is to say to an outbox that has ended."""
-    assert out.send_now(joined(b"a")) == 0
+    assert send_now(out, joined(b"a")) == 0
     assert out.answer(b"1") is Fate.CLOSED
     out.control(b"p")
 
@@ -341,7 +341,7 @@ async def test_nothing_goes_straight_after_the_end(overflow: Overflow, discard: 
 async def test_nothing_goes_straight_once_the_writer_was_cancelled() -> None:
     out = outbox()
     async with writing(out) as socket:
-        assert out.send_now(joined(b"a")) == 1
+        assert send_now(out, joined(b"a")) == 1
     assert out.finished.is_set()
     say_all(out)
     assert socket.got == b"a"
