@@ -34,7 +34,7 @@ class Rule:
 
 
 class _Ruling(NamedTuple):
-    """What there is for events of one name. `fixed`: who may see them, where that never differs and nothing is learned."""
+    """What there is for events of one name. `fixed`: who may see them, where nothing else of them matters."""
 
     rule: Rule | None
     condition: Condition

@@ -28,6 +28,7 @@ KEY_BYTES = 32
 _BLOCK = Struct(">IIQ")  # the opening's number; some salt; the offset and, in its last bit, whether it names an event
 _BLOCK_BYTES = 16
 _TEXT_LENGTH = 2 * _BLOCK_BYTES
+_AHEAD = 64  # ids
 _NUMBER_BITS = _SALT_BITS = 32
 
 
@@ -64,6 +65,7 @@ class Positions:
         self._openings = openings
         self._begins = [each.begin for each in openings]
         ends = [*self._begins[1:], None]
+        self._ahead: dict[int, str] = {}  # ids of the events to come
         self._ends = {each.number: end for each, end in zip(openings, ends, strict=True)}
 
     def ids(self, offsets: Sequence[int]) -> list[str]:
@@ -86,7 +88,7 @@ class Positions:
     def answers(self, events: Sequence[Event], offsets: Sequence[int | None]) -> list[Record | str]:
         """What a log answers to those who append; an offset of None: the event's own id is known already."""
         pairs = list(zip(events, offsets, strict=True))
-        ids = iter(self.ids([offset for event, offset in pairs if offset is not None and event.id is None]))
+        ids = iter(self._new_ids([offset for event, offset in pairs if offset is not None and event.id is None]))
         return [
             (event.id or "") if offset is None else Record(event, next(ids) if event.id is None else event.id, offset)
             for event, offset in pairs
@@ -111,6 +113,16 @@ class Positions:
         offset = rest >> 1
         end = self._ends.get(number, 0)
         return Place(offset, bool(rest & 1)) if end is None or offset < end else None
+
+    def _new_ids(self, offsets: Sequence[int]) -> list[str]:
+        """As `ids`. Events that come alone come one after the other, and many ids at once cost little more than one."""
+        if len(offsets) != 1:
+            return self.ids(offsets)
+        (offset,) = offsets
+        if offset not in self._ahead:
+            ahead = range(offset, offset + _AHEAD)
+            self._ahead = dict(zip(ahead, self.ids(ahead), strict=True))
+        return [self._ahead[offset]]
 
     def _number_at(self, offset: int) -> int:
         return self._openings[max(0, bisect_right(self._begins, offset) - 1)].number

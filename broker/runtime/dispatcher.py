@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _BATCHES_AT_ONCE = 256
 _OFFERS_PER_TURN = 250  # a few milliseconds between two chances for everybody else
 _BYTES_AN_OFFER = 1024  # to compress so much takes about as long as an offer
+UNTOLD = 64  # events that taught nothing, until the log hears of them
 _COUNTERS = (
     "events",
     "repeated",
@@ -50,6 +51,7 @@ class Dispatcher:
         self._registry = registry
         self._offered = 0
         self._faults: Counter[str] = Counter()  # by their text, which names paths and kinds, so there are few
+        self._told = 0, 0  # the version of what is known, and the last offset, that the log was told of
         self._failing: Counter[str] = Counter()  # by what the log says since it last took something
         self.visibility = Visibility(policy)
         # Whoever holds it knows that every event is either given out, up to `position`, or not at all.
@@ -152,11 +154,14 @@ class Dispatcher:
             self._failed(record)
 
     def _learned_from(self, records: Sequence[Record]) -> None:
-        # The log has what was learned from a batch with the next one, and the batch itself until then.
-        if records:
-            held = self._log.statistics()
-            self.visibility.forget(held["next_offset"] - held["events"])
-            self._log.learn(self.visibility.learned(records[-1].offset))
+        # The log has what was learned from a batch with the next one, and the batch itself until then. Of events that
+        # taught nothing it need not hear each time.
+        if not records or (self.visibility.version == self._told[0] and records[-1].offset < self._told[1] + UNTOLD):
+            return
+        held = self._log.statistics()
+        self.visibility.forget(held["next_offset"] - held["events"])
+        self._log.learn(self.visibility.learned(records[-1].offset))
+        self._told = self.visibility.version, records[-1].offset
 
     def _tell_failing(self, error: BrokerError) -> None:
         # A full disk fails every append until there is room; our own log is told at 1, 10, 100, …

@@ -67,10 +67,12 @@ class Presence:
 
     def is_online(self, user: str) -> bool:
         """Whether `user` counts as online now."""
-        return user in self._connections or user in self._leaving
+        self._let_go(trio.current_time())
+        return self._counts(user)
 
     def online(self) -> Collection[str]:
         """All who count as online now."""
+        self._let_go(trio.current_time())
         return self._connections.keys() | self._leaving.keys()
 
     async def run(self) -> None:
@@ -83,6 +85,9 @@ class Presence:
             with trio.move_on_at(next(iter(self._leaving.values()), math.inf)):
                 await self._news.wait()
             self._news = trio.Event()
+
+    def _counts(self, user: str) -> bool:
+        return user in self._connections or user in self._leaving
 
     def _let_go(self, now: float) -> None:
         while self._leaving:
@@ -98,7 +103,7 @@ class Presence:
 
     async def _tell(self) -> None:
         users = [user for user, _ in zip(self._changed, range(MAX_AT_ONCE), strict=False)]
-        news = {user: self.is_online(user) for user in users}
+        news = {user: self._counts(user) for user in users}
         news = {user: online for user, online in news.items() if online != (user in self._announced)}
         for user in users:
             del self._changed[user]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -251,6 +251,7 @@ class Model:
     recalled=st.sets(st.sampled_from(USERS)),
     steps=st.lists(st.one_of(came, came, went, wait, wait, fail), max_size=40),
 )
+@example(1.0, set(), [("came", "ada"), ("fail", 2), ("wait", 0.5), ("went", "ada"), ("wait", 1.0)])
 def test_through_any_storm_everybody_hears_the_truth(
     grace: float, recalled: set[str], steps: list[tuple[str, Any]]
 ) -> None:

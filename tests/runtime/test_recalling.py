@@ -18,7 +18,7 @@ from broker.core.policy_file import parse_policy
 from broker.core.relations import Change, Learned
 from broker.edge.memory_log import MemoryLog
 from broker.runtime.connection import Connection
-from broker.runtime.dispatcher import Dispatcher
+from broker.runtime.dispatcher import UNTOLD, Dispatcher
 from broker.runtime.ingest import Ingest
 from broker.runtime.registry import Registry
 
@@ -81,20 +81,29 @@ async def test_the_log_keeps_what_each_batch_has_taught() -> None:
     assert log.told == [Learned(2, {ADA: 2}), Learned(3, {ADA: None}, leavers={ADA: Stay(2, 3)})]
 
 
-async def test_the_log_is_told_how_far_it_is_also_when_a_batch_has_taught_nothing() -> None:
+async def test_the_log_is_told_how_far_it_is_now_and_then_also_when_nothing_was_taught() -> None:
     log = KeepingLog()
     async with door(recalling(log)) as ingest:
-        await ingest.publish([Event(NEWS, b"1"), Event(NEWS, b"1")])
-    assert log.told == [Learned(2)]
+        for _ in range(2 * UNTOLD + 1):
+            await ingest.publish([Event(NEWS, b"1")])
+    assert log.told == [Learned(UNTOLD), Learned(2 * UNTOLD)]
+
+
+async def test_what_was_taught_is_told_at_once() -> None:
+    log = KeepingLog()
+    async with door(recalling(log)) as ingest:
+        for name in (NEWS, "games.1.members.bob.created", NEWS):
+            await ingest.publish([Event(name, b"1")])
+    assert log.told == [Learned(2, {("game", "1", "bob"): 2})]
 
 
 async def test_the_log_is_told_nothing_of_a_batch_that_it_knew() -> None:
     log = KeepingLog()
     async with door(recalling(log)) as ingest:
-        await ingest.publish([Event(NEWS, b"1", id="x")])
+        await ingest.publish([Event(NEWS, b"1", id=f"{number}") for number in range(UNTOLD)])
         await wait_all_tasks_blocked()
-        await ingest.publish([Event(NEWS, b"1", id="x")])
-    assert log.told == [Learned(1)]
+        await ingest.publish([Event(NEWS, b"1", id="1")])
+    assert log.told == [Learned(UNTOLD)]
 
 
 async def test_what_the_log_recalls_is_known() -> None:
