@@ -40,6 +40,7 @@ _FORMS: Mapping[str, Form] = {
     "application/cloudevents+json": Form.CLOUDEVENT,
     "application/cloudevents-batch+json": Form.CLOUDEVENTS,
 }
+_SAYING_MORE = ("ce-specversion", "content-encoding")  # headers
 
 
 def form_of(request: Request) -> Form:
@@ -47,7 +48,10 @@ def form_of(request: Request) -> Form:
 
     Raises UnsupportedMediaType.
     """
-    media_type, _, parameters = (request.header("content-type") or "").lower().partition(";")
+    content_type = request.header("content-type") or ""
+    if content_type in _FORMS and not any(map(request.header_values, _SAYING_MORE)):
+        return _FORMS[content_type]
+    media_type, _, parameters = content_type.lower().partition(";")
     media_type = media_type.strip()
     form = _FORMS.get(media_type)
     if form not in (Form.CLOUDEVENT, Form.CLOUDEVENTS) and request.header_values("ce-specversion"):

@@ -17,18 +17,21 @@ def token_of(request: Request) -> str | None:
     Raises InvalidToken for a header of another scheme, and where a request carries two different tokens: which of
     them would count must not depend on who reads them.
     """
-    tokens = {*_from_headers(request), *_from_query(request)}
+    headers = request.header_values("authorization")
+    if len(headers) == 1 and not request.query:
+        return _bearer(headers[0])
+    tokens = {*map(_bearer, headers), *_from_query(request)}
     if len(tokens) > 1:
         raise InvalidToken("the request carries two different tokens")
     return next(iter(tokens), None)
 
 
-def _from_headers(request: Request) -> Iterator[str]:
-    for value in request.header_values("authorization"):
-        scheme, _, token = value.partition(" ")
-        if scheme.lower() != _SCHEME or not token.strip():
-            raise InvalidToken("the Authorization header must be `Bearer <token>`")
-        yield token.strip()
+def _bearer(value: str) -> str:
+    scheme, _, token = value.partition(" ")
+    token = token.strip()
+    if scheme.lower() != _SCHEME or not token:
+        raise InvalidToken("the Authorization header must be `Bearer <token>`")
+    return token
 
 
 def _from_query(request: Request) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 from broker.core.errors import BrokerError
 
@@ -37,6 +38,12 @@ class HeaderTable(tuple[tuple[bytes, bytes], ...]):
             # Only what HTTP calls white space: some of Latin-1's are bytes of UTF-8.
             values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip(" \t"))
         table.values = values
+        return table
+
+    def replaced(self, name: bytes, value: bytes) -> Self:
+        """The same with another value of a header that is there once."""
+        table = super().__new__(type(self), [(each, value if each == name else old) for each, old in self])
+        table.values = {**self.values, name.decode("latin-1"): [value.decode("latin-1")]}
         return table
 
 
@@ -79,14 +86,13 @@ class Request:
         return {token.strip().lower() for value in self.header_values(name) for token in value.split(",")}
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """An answer. `close`: end the connection after it, because what follows on it can't be trusted."""
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     close: bool = False
 
 

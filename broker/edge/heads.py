@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import h11
@@ -36,8 +35,7 @@ class BadRequest(BrokerError):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of a request.
 
     length: of the body, as far as the head tells; 0 where it is chunked. expects: it waits to be asked for its body.
@@ -205,5 +203,4 @@ def _lasting(head: h11.Request) -> bool:
 
 
 def _with_length(head: Head, digits: bytes) -> Head:
-    headers = [(name, digits if name == b"content-length" else value) for name, value in head.headers]
-    return replace(head, headers=HeaderTable(headers), length=int(digits))
+    return head._replace(headers=head.headers.replaced(b"content-length", digits), length=int(digits))

@@ -80,7 +80,7 @@ class Site:
             raise
         except Exception:
             logger.exception("request.failed", extra={"path": request.path})
-            return replace(error_response(500, BrokerError("the fault is ours, and is in our log")), close=True)
+            return error_response(500, BrokerError("the fault is ours, and is in our log"))._replace(close=True)
 
     def _methods(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
         """The routes of a path by their methods, and what stands for the placeholders in it."""
@@ -111,11 +111,11 @@ class Site:
 def refusal(error: BadRequest, **headers: str) -> Response:
     """The answer to a request that is not served; nothing can follow it on its connection."""
     response = error_response(error.status, error)
-    return replace(response, headers={**response.headers, **headers}, close=True)
+    return response._replace(headers={**response.headers, **headers}, close=True)
 
 
 def _with(answer: Response, headers: Mapping[str, str]) -> Response:
-    return replace(answer, headers={**answer.headers, **headers})
+    return answer._replace(headers={**answer.headers, **headers})
 
 
 def _preflight(methods: Iterable[str]) -> Response:
