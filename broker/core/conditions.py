@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from broker.core.audience import (
     UNKNOWN,
@@ -27,8 +27,7 @@ Source = DataPath | Placeholder
 Test = Literal["equals", "contains", "in"]
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """What a condition is asked about, and where it puts its faults.
 
     faults: takes a line for each value that can't be used; bounded in kinds, since it never shows data.
@@ -37,7 +36,7 @@ class Scope:
 
     happening: Happening
     facts: Facts
-    faults: list[str] = field(default_factory=list)
+    faults: list[str]
     as_of: int | None = None
 
 

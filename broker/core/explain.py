@@ -46,14 +46,14 @@ class Explanation:
 
 def explain(policy: Policy, happening: Happening, facts: Facts, viewer: Viewer) -> Explanation:
     """Explain what `policy` decides. The event's own additions must be among the facts already."""
-    scope = Scope(happening, facts)
+    scope = Scope(happening, facts, [])
     condition = policy.condition_for(happening.name)
     findings = tuple(_findings(condition, scope, viewer, depth=0))
     return Explanation(happening.name, policy.rule_for(happening.name), findings)
 
 
 def _findings(condition: Condition, scope: Scope, viewer: Viewer, depth: int) -> Iterator[Finding]:
-    alone = Scope(scope.happening, scope.facts)
+    alone = Scope(scope.happening, scope.facts, [])
     verdict = condition.audience(alone).admits(viewer)
     because = "" if condition.parts else "; ".join([*alone.faults, *_evidence(condition, scope, viewer)])
     yield Finding(depth, str(condition), verdict, because)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from broker.core.audience import NOBODY, Audience
 from broker.core.conditions import Claimed, Condition, Fixed, Scope
+from broker.core.event import RESERVED_PREFIX
 from broker.core.happening import Happening
 from broker.core.index import PatternIndex
 from broker.core.relations import Change, Facts, Relation, Step
@@ -20,7 +21,8 @@ from broker.core.shapes import Shape, rank
 
 __all__ = ["NO_CHANGES", "Happening", "Policy", "Rule"]
 
-_REMEMBERED_NAMES = 4096
+_REMEMBERED = 4096  # names, and forms of names
+_RESERVED = RESERVED_PREFIX.removesuffix(".")
 NO_CHANGES: Final[tuple[Change, ...]] = ()
 
 
@@ -51,7 +53,18 @@ class Policy:
     claims: the claims that it names, by which it pays to index those who are connected.
     """
 
-    __slots__ = ("_index", "_ranked", "_ruling_of", "_steps", "claims", "default", "relations", "rules")
+    __slots__ = (
+        "_index",
+        "_literals",
+        "_ranked",
+        "_remembered",
+        "_ruling_at",
+        "_steps",
+        "claims",
+        "default",
+        "relations",
+        "rules",
+    )
 
     def __init__(
         self,
@@ -67,8 +80,11 @@ class Policy:
         self._index: PatternIndex[int] = PatternIndex()
         self._ranked = _file_rules(self.rules, self._index)
         self._steps = _file_steps(self.relations.values(), self._index)
+        patterns = (pattern for shape in _shapes(self.rules, self._steps) for pattern in shape.patterns)
+        self._literals = {segment for pattern in patterns for segment in pattern.split(".")} | {_RESERVED}
         # Names come again, and what is found for them stays the same for as long as the policy does.
-        self._ruling_of = lru_cache(_REMEMBERED_NAMES)(self._find_ruling)
+        self._remembered: dict[str, _Ruling] = {}
+        self._ruling_at = lru_cache(_REMEMBERED)(self._find_ruling)
 
     def with_relation(self, relation: Relation) -> Policy:
         """The same with one more relation, which is the broker's own."""
@@ -110,8 +126,20 @@ class Policy:
             return NO_CHANGES
         return sorted((step.change(happening) for step in steps), key=lambda change: change.action)
 
-    def _find_ruling(self, name: str) -> _Ruling:
-        places = sorted({place for places in self._index.match(name) for place in places})
+    def _ruling_of(self, name: str) -> _Ruling:
+        found = self._remembered.get(name)
+        if found is None:
+            # There may be millions of names, but they differ in segments that the policy does not spell out.
+            literals = self._literals
+            found = self._ruling_at(".".join([part if part in literals else "" for part in name.split(".")]))
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[name] = found
+        return found
+
+    def _find_ruling(self, path: str) -> _Ruling:
+        """For the names of this form, in which segments that no pattern has are left empty."""
+        places = sorted({place for places in self._index.match(path) for place in places})
         rule = self._ranked[places[0]] if places and places[0] < 0 else None
         condition = self.default if rule is None else rule.visible_to
         steps = [self._steps[place] for place in places if place >= 0]
@@ -131,6 +159,10 @@ def _claims(conditions: Iterable[Condition]) -> Iterator[str]:
         for part in conditions_in(condition):
             if isinstance(part, Claimed):
                 yield part.claim
+
+
+def _shapes(rules: Iterable[Rule], steps: Iterable[Step]) -> list[Shape]:
+    return [*(rule.shape for rule in rules), *(step.shape for step in steps)]
 
 
 def _file_rules(rules: Sequence[Rule], index: PatternIndex[int]) -> Sequence[Rule]:

@@ -66,7 +66,8 @@ class Routing:
             yield from _parts(self._deliveries, list(classes[0].members))
             return
         for chosen, members in _by_classes(classes).items():
-            places = sorted(chain.from_iterable([classes[number].places for number in _bits(chosen)]))
+            mine = [classes[number].places for number in _bits(chosen)]
+            places = mine[0] if len(mine) == 1 else sorted(chain.from_iterable(mine))
             yield from _parts([self._deliveries[place] for place in places], members)
 
     def _class_of(self, matching: Sequence[Collection[Connection]], audience: Audience) -> _Class:
@@ -100,7 +101,7 @@ class _Class:
 
 
 def _parts(deliveries: Sequence[Delivery], members: Sequence[Connection]) -> Iterator[Group]:
-    size = sum([delivery.size for delivery in deliveries])
+    size = deliveries[0].size if len(deliveries) == 1 else sum([delivery.size for delivery in deliveries])
     if size <= MAX_BUNDLE_BYTES:
         yield Bundle(deliveries, size), members
         return

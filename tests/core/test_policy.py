@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import policy as policy_module
-from broker.core.audience import EVERYONE
+from broker.core.audience import AUTHENTICATED, EVERYONE, NOBODY, Audience
 from broker.core.event import Event
 from broker.core.explain import explain
 from broker.core.happening import Placeholder
@@ -258,13 +258,42 @@ PAYLOADS = st.sampled_from([{}, {"members": ["ann"]}, {"members": ["bob"]}, {"me
 @given(st.lists(st.tuples(st.sampled_from(NAMES), PAYLOADS), max_size=30), st.integers(1, 12))
 def test_what_is_remembered_of_a_name_is_what_would_be_found_anew(looks: list[tuple[str, Any]], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_module, "_REMEMBERED_NAMES", most)
+        patch.setattr(policy_module, "_REMEMBERED", most)
         warm = parse_policy(OVERLAPPING, "p")
-    for name, data in looks:
-        cold = Policy(warm.relations, warm.rules, warm.default)
-        assert warm.rule_for(name) is cold.rule_for(name)
-        assert warm.condition_for(name) is cold.condition_for(name)
-        assert list(warm.changes(happening(name, data))) == list(cold.changes(happening(name, data)))
+        for name, data in looks:
+            cold = Policy(warm.relations, warm.rules, warm.default)
+            assert warm.rule_for(name) is cold.rule_for(name)
+            assert warm.condition_for(name) is cold.condition_for(name)
+            assert warm.fixed_audience(name) is cold.fixed_audience(name)
+            assert list(warm.changes(happening(name, data))) == list(cold.changes(happening(name, data)))
+
+
+def test_no_more_names_are_remembered_than_may_be() -> None:
+    policy = rule('"everyone"', "games.<id>.created")
+    for number in range(3 * policy_module._REMEMBERED):
+        assert policy.rule_for(f"games.{number}.created") is policy.rules[0]
+        assert policy.rule_for(f"games.{number}.{number}") is None
+    assert len(policy._remembered) <= policy_module._REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("condition", "name", "fixed"),
+    [
+        ('"everyone"', "a", EVERYONE),
+        ('"nobody"', "a", NOBODY),
+        ('"authenticated"', "a", AUTHENTICATED),
+        ('{ users = "data.for" }', "a", None),
+        ('"everyone"', "b", NOBODY),  # no rule: the default
+    ],
+)
+def test_whose_audience_never_differs(condition: str, name: str, fixed: Audience | None) -> None:
+    assert rule(condition, "a").fixed_audience(name) is fixed
+
+
+def test_no_audience_is_fixed_where_something_is_learned() -> None:
+    policy = parse_policy(OVERLAPPING, "p")
+    assert policy.fixed_audience("games.1.members.ann.created") is None
+    assert policy.fixed_audience("x") is not None
 
 
 def test_one_policy_knows_nothing_of_what_another_remembers() -> None:
