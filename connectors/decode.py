@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -17,7 +17,7 @@ import msgspec
 
 from broker.core.errors import BadEvent, BadPayload, PublisherError
 from broker.core.event import Event
-from broker.core.payload import check_text
+from broker.core.payload import check_text, check_texts
 
 T = TypeVar("T")
 Text = bytes | msgspec.Raw
@@ -46,7 +46,8 @@ def decode_event(text: Text, source: str) -> Event:
 
     Raises PublisherError (BadPayload for the payload), with what is wrong.
     """
-    return _event(parse(_envelope, text, _NO_EVENT), source)
+    envelope = parse(_envelope, text, _NO_EVENT)
+    return Event(envelope.event, checked(envelope.data), envelope.id, source)
 
 
 def decode_payload(text: bytes) -> bytes:
@@ -66,7 +67,7 @@ def decode_json(text: bytes, source: str) -> list[Event]:
     if not begins_with(b"[", text):
         return [decode_at(0, text, decode)]
     with suppress(*_REFUSALS):
-        return [_event(envelope, source) for envelope in _envelopes.decode(text)]
+        return _events(_envelopes.decode(text), text, source)
     return decode_array(text, decode)
 
 
@@ -77,7 +78,7 @@ def decode_ndjson(text: bytes, source: str) -> list[Event]:
     """
     lines = [line for line in text.split(b"\n") if line.strip()]
     with suppress(*_REFUSALS):
-        return [_event(_envelope.decode(line), source) for line in lines]
+        return _events([_envelope.decode(line) for line in lines], text, source)
     return [decode_at(index, line, partial(decode_event, source=source)) for index, line in enumerate(lines)]
 
 
@@ -137,8 +138,11 @@ def begins_with(bracket: bytes, text: bytes) -> bool:
     return text.lstrip()[:1] == bracket
 
 
-def _event(envelope: _Envelope, source: str) -> Event:
-    return Event(envelope.event, checked(envelope.data), envelope.id, source)
+def _events(envelopes: Iterable[_Envelope], text: bytes, source: str) -> list[Event]:
+    """The events of a text, whose payloads are checked together where that is possible."""
+    events = [Event(each.event, bytes(each.data), each.id, source) for each in envelopes]
+    check_texts([event.data for event in events], text)
+    return events
 
 
 def _place_of_fault(text: bytes, decode: DecodeOne) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from broker.core.errors import BadPayload
@@ -45,6 +46,17 @@ def check_text(raw: bytes) -> None:
         _check_surrogates(raw)
     if len(raw) > _SHALLOW and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
         _check_depth(raw)
+
+
+def check_texts(parts: Iterable[bytes], whole: bytes) -> None:
+    """As `check_text` for each of the parts of a text.
+
+    Raises BadPayload.
+    """
+    plain = whole.isascii() and b"\\" not in whole
+    for raw in parts:
+        if not plain or len(raw) > _SHALLOW:
+            check_text(raw)
 
 
 def encode(value: Any) -> bytes:

@@ -87,6 +87,9 @@ class Positions:
 
     def answers(self, events: Sequence[Event], offsets: Sequence[int | None]) -> list[Record | str]:
         """What a log answers to those who append; an offset of None: the event's own id is known already."""
+        new = [offset for offset in offsets if offset is not None]
+        if len(new) == len(events) and not [event for event in events if event.id is not None]:  # as most batches are
+            return [*map(Record, events, self._new_ids(new), new)]
         pairs = list(zip(events, offsets, strict=True))
         ids = iter(self._new_ids([offset for event, offset in pairs if offset is not None and event.id is None]))
         return [
