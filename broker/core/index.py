@@ -10,7 +10,7 @@ of many `**` makes it explode.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from broker.core.event import RESERVED_PREFIX
@@ -29,11 +29,16 @@ class _Node(Generic[T]):
 
 
 class PatternIndex(Generic[T]):
-    """Values filed under patterns. A value is filed under a pattern at most once, and under any number of patterns."""
+    """Values filed under patterns. A value is filed under a pattern at most once, and under any number of patterns.
 
-    def __init__(self) -> None:
+    remember: for how many names it remembers what matches them, as long as no pattern comes or goes.
+    """
+
+    def __init__(self, *, remember: int = 0) -> None:
         self._root: _Node[T] = _Node(loops=False)
         self._size = 0
+        self._remember = remember
+        self._remembered: dict[str, Sequence[Collection[T]]] = {}
 
     def __len__(self) -> int:
         """How many pairs of pattern and value are filed."""
@@ -49,6 +54,7 @@ class PatternIndex(Generic[T]):
             node = child
         if node.values is None:
             node.values = set()
+            self._remembered.clear()
         elif value in node.values:
             return False
         node.values.add(value)
@@ -71,6 +77,7 @@ class PatternIndex(Generic[T]):
         self._size -= 1
         if not values:
             way[-1].values = None
+            self._remembered.clear()
             _prune(way, segments)
         return True
 
@@ -81,11 +88,21 @@ class PatternIndex(Generic[T]):
             node = node.edges.get(segment) if node is not None else None
         return node.values if node is not None and node.values else ()
 
-    def match(self, name: str) -> list[Collection[T]]:
+    def match(self, name: str) -> Sequence[Collection[T]]:
         """The values under each pattern that matches `name`: one collection a pattern, none of them empty.
 
         The collections are the index's own: read them before the next change, and do not change them.
         """
+        if not self._remember:
+            return self._find(name)
+        found = self._remembered.get(name)
+        if found is None:
+            if len(self._remembered) >= self._remember:
+                self._remembered.clear()
+            found = self._remembered[name] = self._find(name)
+        return found
+
+    def _find(self, name: str) -> Sequence[Collection[T]]:
         if name.startswith(RESERVED_PREFIX):
             return self._exact(name)
         nodes: list[_Node[T]] = [self._root]

@@ -10,6 +10,7 @@ from broker.core.errors import BadPattern
 from broker.core.index import PatternIndex
 from broker.core.patterns import parse_pattern
 
+_REMEMBERED_NAMES = 16
 _REMEMBERED = 256  # claims; a publisher brings the same one with each request
 
 
@@ -19,7 +20,7 @@ class Permission:
     __slots__ = ("_index",)
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._index = PatternIndex[None]()
+        self._index = PatternIndex[None](remember=_REMEMBERED_NAMES)
         for pattern in patterns:
             self._index.add(pattern, None)
 

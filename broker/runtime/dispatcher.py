@@ -55,7 +55,7 @@ class Dispatcher:
         self._failing: Counter[str] = Counter()  # by what the log says since it last took something
         self.visibility = Visibility(policy)
         # Whoever holds it knows that every event is either given out, up to `position`, or not at all.
-        self.between_turns = trio.Lock()
+        self.between_turns = trio.Semaphore(1, max_value=1)  # a `Lock` that need not know who has it is half as dear
         self.position = 0
         # All of them from the start, so that whoever watches sees 0 and not nothing.
         self.counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
@@ -229,7 +229,7 @@ class Dispatcher:
                 self.counters[f"deliveries_{fate.value}"] += 1
 
 
-async def _acquire(lock: trio.Lock) -> None:
+async def _acquire(lock: trio.Semaphore) -> None:
     """As `lock.acquire`, which lets others run even where nobody has it."""
     try:
         lock.acquire_nowait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -10,6 +10,8 @@ from broker.core.audience import Viewer
 from broker.core.directory import Directory
 from broker.core.errors import BrokerError
 from broker.core.index import PatternIndex
+
+REMEMBERED_NAMES = 1024
 
 
 class Member(Viewer, Protocol):
@@ -44,7 +46,7 @@ class Registry(Generic[M]):
     """The connections that are attached now. Whoever attaches one gets a `with` block that detaches it."""
 
     def __init__(self, *, max_per_user: int, indexed_claims: Iterable[str] = ()) -> None:
-        self.patterns: PatternIndex[M] = PatternIndex()
+        self.patterns: PatternIndex[M] = PatternIndex(remember=REMEMBERED_NAMES)
         self.held: PatternIndex[M] = PatternIndex()  # the patterns of those who get no live events now
         self.directory: Directory[M] = Directory(indexed_claims)
         self._held: set[M] = set()
@@ -121,7 +123,7 @@ class Registry(Generic[M]):
         """The connections subscribed to this very pattern, those that are held too."""
         return [*self.patterns.under(pattern), *self.held.under(pattern)]
 
-    def matching(self, name: str) -> list[Collection[M]]:
+    def matching(self, name: str) -> Sequence[Collection[M]]:
         """The connections subscribed to events of this name, one collection for each pattern that matches."""
         return self.patterns.match(name)
 

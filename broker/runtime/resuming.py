@@ -65,7 +65,7 @@ class Resuming:
     def refresh(self, connection: Connection) -> None:
         """See `Resumer`. Who gets few events would else have an old position, which the log may not reach back to."""
         behind = self._registry.holds(connection) or connection.outbox.statistics().waiting_frames
-        if not behind and not self._dispatcher.between_turns.locked():
+        if not behind and self._dispatcher.between_turns.value:
             connection.send(connection.form.position(self._log.position(self._dispatcher.position)))
 
     async def _run(self, scope: trio.CancelScope, connection: Connection, place: str | None, resumed: Resumed) -> None:

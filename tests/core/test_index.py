@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,13 +25,13 @@ def filed(pairs: set[tuple[str, int]], name: str) -> list[int]:
     return sorted(value for pattern, value in pairs if matches(pattern, name))
 
 
-@given(changes, st.lists(names, min_size=1, max_size=10))
+@given(changes, st.lists(names, min_size=1, max_size=10), st.sampled_from((0, 1, 3, 100)))
 def test_it_finds_what_the_slow_way_finds_after_any_changes(
-    sequence: list[tuple[bool, str, int]], wanted: list[str]
+    sequence: list[tuple[bool, str, int]], wanted: list[str], remember: int
 ) -> None:
-    index: PatternIndex[int] = PatternIndex()
+    index: PatternIndex[int] = PatternIndex(remember=remember)
     pairs: set[tuple[str, int]] = set()
-    for adding, pattern, value in sequence:
+    for name, (adding, pattern, value) in zip(cycle(wanted), sequence, strict=False):
         pair = (pattern, value)
         if adding:
             assert index.add(pattern, value) == (pair not in pairs)
@@ -38,6 +40,8 @@ def test_it_finds_what_the_slow_way_finds_after_any_changes(
             assert index.remove(pattern, value) == (pair in pairs)
             pairs.discard(pair)
         assert len(index) == len(pairs)
+        assert found(index, name) == filed(pairs, name)
+        assert len(index._remembered) <= remember
     for name in wanted:
         assert found(index, name) == filed(pairs, name)
         assert all(index.match(name))

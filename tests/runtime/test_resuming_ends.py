@@ -50,7 +50,7 @@ def traces(home: House) -> dict[str, int]:
         live=len(registry.patterns),
         held=len(registry.held),
         resuming=resuming(),
-        locked=home.dispatcher.between_turns.locked(),
+        locked=not home.dispatcher.between_turns.value,
     )
 
 
