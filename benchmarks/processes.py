@@ -46,10 +46,16 @@ def on_cores(cores: Collection[int]) -> Iterator[None]:
 
 
 @contextmanager
-def started(command: Sequence[str], folder: Path, port: int, environ: Mapping[str, str] | None = None) -> Iterator[int]:
+def started(
+    command: Sequence[str],
+    folder: Path,
+    port: int,
+    environ: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> Iterator[int]:
     """Run a server for the length of the block, in `folder`; it is ready when something listens at `port`.
 
-    Gives its process id.
+    stdin: the descriptor that it reads as its standard input. Gives its process id.
     """
     output = folder / "output"
     with on_cores(server_cores()), output.open("wb") as log:
@@ -57,7 +63,7 @@ def started(command: Sequence[str], folder: Path, port: int, environ: Mapping[st
             command,
             cwd=folder,
             env={**os.environ, **(environ or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=log,
             stderr=log,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -77,9 +77,17 @@ def decode_ndjson(text: bytes, source: str) -> list[Event]:
     Raises BadEvent with the index of the first bad event.
     """
     lines = [line for line in text.split(b"\n") if line.strip()]
+    events = decode_lines(lines, source)
+    if events is None:
+        return [decode_at(index, line, partial(decode_event, source=source)) for index, line in enumerate(lines)]
+    return events
+
+
+def decode_lines(lines: Sequence[bytes], source: str) -> list[Event] | None:
+    """Read one event a line, all at once; None where at least one of them is bad."""
     with suppress(*_REFUSALS):
-        return _events([_envelope.decode(line) for line in lines], text, source)
-    return [decode_at(index, line, partial(decode_event, source=source)) for index, line in enumerate(lines)]
+        return _events([_envelope.decode(line) for line in lines], b"".join(lines), source)
+    return None
 
 
 def decode_array(text: bytes, decode: DecodeOne) -> list[Event]:

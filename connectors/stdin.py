@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import trio
 
-from broker.core.errors import PublisherError
-from broker.core.event import Event, check_publishable
+from broker.core.errors import BadEvent, PublisherError
+from broker.core.event import Event, check_batch, check_publishable
 from broker.core.ports import Publisher
-from connectors.decode import decode_event
+from connectors.decode import decode_event, decode_lines
 
 logger = logging.getLogger(__name__)
 
@@ -66,26 +68,50 @@ class Stdin:
     async def run(self, publisher: Publisher, ready: Callable[[], None]) -> None:
         """See `Connector` in `broker/core/ports.py`."""
         ready()
-        lines = LineReader()
-        while chunk := await self._read():
+        lines, buffer = LineReader(), bytearray(_READ_BYTES)
+        while chunk := await self._read(buffer):
             await self._publish(publisher, lines.feed(chunk))
         await self._publish(publisher, lines.end())
         logger.info("stdin.ended", extra=dict(self.counters))
 
-    async def _read(self) -> bytes:
-        # In a thread: a file or a terminal can't be waited for in any other way, and to make descriptor 0
-        # non-blocking would change it for the shell that shares it as well.
+    async def _read(self, buffer: bytearray) -> bytes:
         try:
+            if self._is_pipe():
+                return await self._read_pipe(buffer)
+            # A file or a terminal can't be waited for in any other way.
             return await trio.to_thread.run_sync(os.read, self._descriptor, _READ_BYTES, abandon_on_cancel=True)
         except OSError as error:  # a terminal that has gone, or no standard input at all: nothing will come any more
             logger.warning("stdin.unreadable", extra={"reason": error.strerror})
             return b""
 
+    def _is_pipe(self) -> bool:
+        return hasattr(os, "RWF_NOWAIT") and stat.S_ISFIFO(os.fstat(self._descriptor).st_mode)
+
+    async def _read_pipe(self, buffer: bytearray) -> bytes:
+        # To make descriptor 0 non-blocking would change it for the shell that shares it as well; and to read in a
+        # thread costs more than all that becomes of an event.
+        while True:
+            await trio.lowlevel.wait_readable(self._descriptor)
+            try:
+                return bytes(memoryview(buffer)[: os.preadv(self._descriptor, [buffer], -1, os.RWF_NOWAIT)])
+            except BlockingIOError:  # somebody else has read it
+                continue
+
     async def _publish(self, publisher: Publisher, lines: Iterator[tuple[int, bytes | None]]) -> None:
-        events = [event for number, line in lines if (event := self._decode(number, line)) is not None]
+        events = self._decode_all(list(lines))
         if events:
             await publisher.publish(events)
             self.counters["published"] += len(events)
+
+    def _decode_all(self, lines: Sequence[tuple[int, bytes | None]]) -> list[Event]:
+        """The events of those lines that are good: of all at once, where all are."""
+        texts = [line for _, line in lines if line is not None]
+        events = decode_lines([text for text in texts if text.strip()], self.name)
+        if events is not None and len(texts) == len(lines):
+            with suppress(BadEvent):
+                check_batch(events)
+                return events
+        return [event for number, line in lines if (event := self._decode(number, line)) is not None]
 
     def _decode(self, number: int, line: bytes | None) -> Event | None:
         if line is not None and not line.strip():

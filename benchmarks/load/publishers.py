@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,6 +11,11 @@ from benchmarks.load.dialects import DIALECTS, Subscriber
 from benchmarks.load.opening import subscribed
 
 Named = tuple[str, bytes]  # an event's name and payload
+
+
+def ndjson(events: Sequence[Named]) -> bytes:
+    """Events, one a line."""
+    return b"\n".join(b'{"event":"%b","data":%b}' % (name.encode(), payload) for name, payload in events)
 
 
 class Publisher(Protocol):
@@ -60,6 +66,32 @@ class WebSocketPublisher:
         self._socket.close()
 
 
+class PipePublisher:
+    """Writes NDJSON to a pipe that a server reads. descriptor: of the pipe's end, which stays open."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
+        self.ready = True
+
+    def fileno(self) -> int:
+        """See `Publisher`."""
+        return self._descriptor
+
+    def publish(self, events: Sequence[Named]) -> None:
+        """See `Publisher`."""
+        text = ndjson(events) + b"\n"
+        while text:
+            text = text[os.write(self._descriptor, text) :]
+
+    def hear(self) -> None:
+        """See `Publisher`."""
+        raise RuntimeError("the server reads no more")
+
+    def close(self) -> None:
+        """See `Publisher`."""
+        os.close(self._descriptor)
+
+
 class WebhookPublisher:
     """POSTs what there is as NDJSON, one request after the other on one connection."""
 
@@ -79,7 +111,7 @@ class WebhookPublisher:
 
     def publish(self, events: Sequence[Named]) -> None:
         """See `Publisher`."""
-        body = b"\n".join(b'{"event":"%b","data":%b}' % (name.encode(), payload) for name, payload in events)
+        body = ndjson(events)
         self._socket.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
         self.ready = False
 

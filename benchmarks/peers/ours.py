@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import attrs
 
 from benchmarks import processes
 from benchmarks.load.dialects import Subscriber, command
-from benchmarks.load.publishers import Publisher, WebhookPublisher
+from benchmarks.load.publishers import PipePublisher, Publisher, WebhookPublisher
 from benchmarks.peers import Running
 from broker.config import AuthConfig, load_config
 from broker.edge.tokens import issue_token
@@ -30,6 +31,7 @@ class Ours:
 
     patterns: what user number N subscribes to. environ: what differs from the configuration.
     extra: what is added to the configuration. program: the module that is run. headers: of the subscribers' handshakes.
+    piped: the events come by its standard input.
     """
 
     name: str = "this broker"
@@ -38,6 +40,7 @@ class Ours:
     extra: str = ""
     program: str = "cli"
     headers: str = ""
+    piped: bool = False
     publisher: Callable[[int, str], Publisher] = WebhookPublisher  # from port and token
 
     def why_not(self) -> str | None:
@@ -57,8 +60,8 @@ class Ours:
                 "BROKER_SERVER__PORT": str(port),
                 **self.environ,
             }
-            program = [sys.executable, "-m", self.program, "run", "--config", str(config)]
-            with processes.started(program, folder, port, environ) as pid:
+            program = [sys.executable, "-m", self.program, "run", "--config", str(config), *["--stdin"] * self.piped]
+            with _pipe() as (stdin, pipe), processes.started(program, folder, port, environ, stdin) as pid:
                 auth = load_config(config, {}).auth
                 auth = attrs.evolve(auth, secret=attrs.evolve(auth.secret, generate=False))
                 token = issue_token(auth, {"sub": "publisher", "publish": ["**"]}, _HOUR)
@@ -67,7 +70,7 @@ class Ours:
                     port,
                     "ours",
                     lambda number: [self._subscriber(auth, user) for user in range(number)],
-                    lambda: self.publisher(port, token),
+                    lambda: PipePublisher(pipe) if self.piped else self.publisher(port, token),
                 )
 
     def _subscriber(self, auth: AuthConfig, user: int) -> Subscriber:
@@ -77,3 +80,13 @@ class Ours:
             (command("subscribe", pattern, number), b'{"reply":%d,"data":' % number) for number, pattern in patterns
         )
         return Subscriber("/ws", steps, f"Authorization: Bearer {token}\r\n{self.headers}")
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)

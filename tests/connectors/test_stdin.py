@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import socket
 import struct
 import termios
 import threading
@@ -121,9 +122,15 @@ class Pipe:
         return number
 
 
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    pipe = Pipe(*os.pipe())
+def socket_pair() -> tuple[int, int]:
+    """As a pipe, to the eye; but what is read as a pipe is one."""
+    one, other = socket.socketpair()
+    return one.detach(), other.detach()
+
+
+@pytest.fixture(params=[os.pipe, socket_pair], ids=["pipe", "something else"])
+def pipe(request: pytest.FixtureRequest) -> Iterator[Pipe]:
+    pipe = Pipe(*request.param())
     yield pipe
     pipe.end()
     os.close(pipe.read)
@@ -235,6 +242,35 @@ async def test_a_pipe_is_not_read_while_there_is_no_room(pipe: Pipe) -> None:
     assert pipe.unread() == 0
 
 
+@pytest.mark.parametrize("pipe", [os.pipe], indirect=True)
+async def test_a_pipe_that_somebody_else_has_read_meanwhile_holds_nobody_up(
+    pipe: Pipe, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.preadv
+    stolen: list[bytes] = []
+
+    def too_late(descriptor: int, *how: Any) -> int:
+        if not stolen:
+            stolen.append(os.read(descriptor, 100))
+        return read(descriptor, *how)
+
+    monkeypatch.setattr(os, "preadv", too_late)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Stdin(pipe.read).run, door, ready)
+        pipe.say(event("b"))
+        await wait_all_tasks_blocked()
+        pipe.say(event("a"))
+        pipe.end()
+    assert (stolen, door.names()) == ([event("b").encode()], ["a"])
+
+
+async def test_what_is_said_on_a_pipe_does_not_change_how_others_read_it(pipe: Pipe, door: Door) -> None:
+    pipe.say(event("a"))
+    pipe.end()
+    await Stdin(pipe.read).run(door, ready)
+    assert os.get_blocking(pipe.read)
+
+
 async def test_a_publisher_that_stops_ends_it(pipe: Pipe) -> None:
     class Closed:
         async def publish(self, events: Sequence[Event], *, timeout: float | None = None) -> list[str]:
@@ -245,7 +281,18 @@ async def test_a_publisher_that_stops_ends_it(pipe: Pipe) -> None:
         await Stdin(pipe.read).run(Closed(), ready)
 
 
-async def test_it_can_be_cancelled_while_nothing_comes(pipe: Pipe, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_can_be_cancelled_while_nothing_comes(pipe: Pipe, door: Door) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Stdin(pipe.read).run, door, ready)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    pipe.end()
+
+
+@pytest.mark.parametrize("pipe", [socket_pair], indirect=True)
+async def test_what_is_read_in_a_thread_can_be_cancelled_too(
+    pipe: Pipe, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entered, left = threading.Event(), threading.Event()
 
     def read(descriptor: int, most: int, read: Callable[[int, int], bytes] = os.read) -> bytes:
