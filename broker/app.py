@@ -136,6 +136,7 @@ class Broker:
                     await watch.start(self._resuming.run)
                     watch.start_soon(self._obey, signals, watch.cancel_scope)
                     await watch.start(self._calls.run)
+                    watch.start_soon(self._front.watch)
                     watch.start_soon(
                         keep_alive, self._registry, [each.limits.heartbeat for each in self._endpoints.values()]
                     )

@@ -44,6 +44,7 @@ Converse = Callable[[trio.abc.Stream], Awaitable[bool]]
 _LINGER_TIMEOUT = 2.0
 _LINGER_BYTES = 1_048_576
 _TLS_TIMEOUT = 10.0
+_GLANCE = 1.0  # seconds; `HttpConnection.glance` counts by it
 _ORDINARY = frozenset((Close.NORMAL, Close.GOING_AWAY, 1005, 1006))
 _HTTP_RESERVE = 1000  # connections that may be open beyond the WebSockets, for publishers and probes
 
@@ -96,6 +97,13 @@ class Front:
         finally:
             self._open -= 1
             await trio.aclose_forcefully(stream)
+
+    async def watch(self) -> None:
+        """Look after those who talk HTTP, for ever: so none of them needs a timer for each of its requests."""
+        while True:
+            await trio.sleep(_GLANCE)
+            for connection in self._talking:
+                connection.glance()
 
     def stop(self) -> None:
         """Take no further requests: connections that wait for one end now, others after the answer in progress."""

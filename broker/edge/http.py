@@ -20,7 +20,10 @@ _WITHOUT_CONTENT = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)  # RFC 9110 
 
 
 class HttpConnection:
-    """The server's side of one HTTP/1.1 connection."""
+    """The server's side of one HTTP/1.1 connection.
+
+    Whoever made it calls `glance` each second: by these calls it counts how long nothing has come.
+    """
 
     def __init__(self, stream: trio.abc.Stream, address: str = "") -> None:
         self._stream = stream
@@ -36,6 +39,9 @@ class HttpConnection:
         self._first = True
         self._stopped = False
         self._waiting = trio.CancelScope()
+        self._patience: float | None = None  # seconds, while a request is waited for that need not be cancelled
+        self._silent = 0  # how many of them have passed
+        self._late = False
 
     async def next_request(self) -> Request | None:
         """Wait for the next request's head; None when the client is done, or idle for too long, or we stop.
@@ -44,12 +50,12 @@ class HttpConnection:
         """
         self._forget_request()
         first, self._first = self._first, False
-        deadline = trio.current_time() + (HEAD_TIMEOUT if first else IDLE_TIMEOUT)
-        if not await self._something_comes(deadline):
-            if first and self._waiting.cancelled_caught and not self._stopped:
+        begun = trio.current_time() if first else None
+        if not await self._something_comes(HEAD_TIMEOUT if first else IDLE_TIMEOUT):
+            if first and self._late and not self._stopped:
                 raise _too_slow("head", HEAD_TIMEOUT)
             return None
-        head = self._same_head() or await self._read_head(deadline if first else trio.current_time() + HEAD_TIMEOUT)
+        head = self._same_head() or await self._read_head(begun)
         if head is None:
             return None
         self._head = head
@@ -66,6 +72,15 @@ class HttpConnection:
         """Take no further request: where one is waited for, wait no longer."""
         self._stopped = True
         self._waiting.cancel()
+        if self._patience is not None:
+            self._line.wake()
+
+    def glance(self) -> None:
+        """A second has passed."""
+        self._silent += 1
+        if self._patience is not None and self._silent > self._patience:
+            self._late = True
+            self._line.wake()
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body of the present request.
@@ -120,14 +135,20 @@ class HttpConnection:
         self._head = self._chunks = None
         self._body_left = self._body_read = False
 
-    async def _something_comes(self, deadline: float) -> bool:
+    async def _something_comes(self, patience: float) -> bool:
         if self._stopped:
             return False
         if self._unread:
             await trio.lowlevel.checkpoint()  # who asks without waiting for answers is not to keep others waiting
             return True
-        with trio.CancelScope(deadline=deadline) as self._waiting:
+        if self._line.wakes:
+            self._patience, self._silent = patience, 0
             self._unread = await self._line.receive()
+            self._patience = None
+        else:
+            with trio.CancelScope(deadline=trio.current_time() + patience) as self._waiting:
+                self._unread = await self._line.receive()
+            self._late = self._waiting.cancelled_caught
         return bool(self._unread)
 
     def _same_head(self) -> Head | None:
@@ -139,8 +160,9 @@ class HttpConnection:
         self._unread = self._unread[end:]
         return head
 
-    async def _read_head(self, deadline: float) -> Head | None:
-        """The next request's head; None at the stop."""
+    async def _read_head(self, begun: float | None) -> Head | None:
+        """The next request's head; None at the stop. begun: when it was first waited for, if that is to count."""
+        deadline = (trio.current_time() if begun is None else begun) + HEAD_TIMEOUT
         message, parts = Message(), [self._unread]
         message.feed(self._unread)
         with trio.CancelScope(deadline=deadline) as self._waiting:

@@ -23,6 +23,16 @@ class Line:
         self._stream = stream
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
 
+    @property
+    def wakes(self) -> bool:
+        """Whether `wake` ends a `receive`; else that is to be cancelled, which costs more each time."""
+        return self._socket is not None
+
+    def wake(self) -> None:
+        """Let whoever waits in `receive` go, as if no more came."""
+        if self._socket is not None:
+            trio.lowlevel.notify_closing(self._socket)
+
     async def receive(self) -> bytes:
         """Wait for bytes; nothing: no more will come."""
         try:
