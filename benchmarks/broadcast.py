@@ -13,14 +13,14 @@ from benchmarks.load.messages import Plan
 from benchmarks.load.payload import Payload, payload
 from benchmarks.load.session import Outcome, Rounds, Session
 from benchmarks.peers import Peer
-from benchmarks.peers.ours import NAME, Ours
+from benchmarks.peers.ours import NAME, PIPED, Ours
 from benchmarks.peers.packaged import Nats, Nchan
 from benchmarks.peers.python_servers import NAIVE, SOCKETIO, WEBSOCKETS
 from benchmarks.processes import allow_many_files
 from benchmarks.report import Report, Value
 from benchmarks.scale import IN_FLIGHT, Scale, in_turns
 
-PEERS: Sequence[Peer] = (Ours(), Nats(), Nchan(), WEBSOCKETS, SOCKETIO, NAIVE)
+PEERS: Sequence[Peer] = (Ours(), PIPED, Nats(), Nchan(), WEBSOCKETS, SOCKETIO, NAIVE)
 EVENTS_PER_SECOND = 20
 SCALE = Scale()
 STEADY = Scale((1_000,), 7, 2.0)

@@ -57,7 +57,7 @@ STEPS: Mapping[str, Sequence[str]] = {
         "broker/core/deflate",
         "broker/core/delivery",
     ),
-    "write to the sockets": ("broker/runtime/outbox.py:Outbox.send_now", "broker/edge/websocket.py:_writer_of"),
+    "write to the sockets": ("broker/runtime/dispatcher.py:Dispatcher._offer",),
     "queues and their writers": ("broker/runtime/outbox", "broker/runtime/waiting", "broker/runtime/connection"),
     "dispatch": ("broker/runtime/dispatcher",),
 }

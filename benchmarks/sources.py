@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.broadcast import session
 from benchmarks.load.amqp_publisher import AmqpPublisher
 from benchmarks.load.session import Session
-from benchmarks.peers.ours import Ours
+from benchmarks.peers.ours import PIPED, Ours
 from benchmarks.processes import allow_many_files
 from benchmarks.report import Report, Value
 from benchmarks.scale import IN_FLIGHT, Scale, in_turns
@@ -28,13 +28,16 @@ queue = "{_QUEUE}"
 
 
 def sources(scale: Scale = SCALE) -> Report:
-    """A webhook and, where there is RabbitMQ, a queue."""
+    """A webhook, a pipe and, where there is RabbitMQ, a queue."""
     allow_many_files()
     (subscribers,) = scale.connections
     rows: list[Sequence[Value]] = []
     reason = why_not()
     with ExitStack() as stack:
-        sessions = {"webhook": stack.enter_context(session(Ours(), subscribers))}
+        sessions = {
+            "webhook": stack.enter_context(session(Ours(), subscribers)),
+            "pipe": stack.enter_context(session(PIPED, subscribers)),
+        }
         if reason is None:
             sessions["AMQP"] = stack.enter_context(_fed_by_rabbitmq(subscribers))
         for in_flight in (IN_FLIGHT, 1):

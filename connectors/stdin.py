@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -12,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from broker.core.errors import BadEvent, PublisherError
-from broker.core.event import Event, check_batch, check_publishable
+from broker.core.event import Event, check_publishable
 from broker.core.ports import Publisher
 from connectors.decode import decode_event, decode_lines
 
@@ -63,54 +64,64 @@ class Stdin:
 
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
+        self._is_pipe = _is_pipe(descriptor)
+        self._buffer = bytearray(_READ_BYTES if self._is_pipe else 0)
         self.counters: Counter[str] = Counter(published=0, refused=0)
 
     async def run(self, publisher: Publisher, ready: Callable[[], None]) -> None:
         """See `Connector` in `broker/core/ports.py`."""
         ready()
-        lines, buffer = LineReader(), bytearray(_READ_BYTES)
-        while chunk := await self._read(buffer):
-            await self._publish(publisher, lines.feed(chunk))
-        await self._publish(publisher, lines.end())
+        lines = LineReader()
+        while chunk := await self._read():
+            await self._publish(publisher, list(lines.feed(chunk)))
+        await self._publish(publisher, list(lines.end()))
         logger.info("stdin.ended", extra=dict(self.counters))
 
-    async def _read(self, buffer: bytearray) -> bytes:
+    async def _read(self) -> bytes:
         try:
-            if self._is_pipe():
-                return await self._read_pipe(buffer)
+            if self._is_pipe and (data := await self._read_pipe()) is not None:
+                return data
             # A file or a terminal can't be waited for in any other way.
             return await trio.to_thread.run_sync(os.read, self._descriptor, _READ_BYTES, abandon_on_cancel=True)
         except OSError as error:  # a terminal that has gone, or no standard input at all: nothing will come any more
             logger.warning("stdin.unreadable", extra={"reason": error.strerror})
             return b""
 
-    def _is_pipe(self) -> bool:
-        return hasattr(os, "RWF_NOWAIT") and stat.S_ISFIFO(os.fstat(self._descriptor).st_mode)
-
-    async def _read_pipe(self, buffer: bytearray) -> bytes:
+    async def _read_pipe(self) -> bytes | None:
+        """What comes; None where the kernel can't do this for pipes (Linux before 6.5)."""
         # To make descriptor 0 non-blocking would change it for the shell that shares it as well; and to read in a
         # thread costs more than all that becomes of an event.
-        while True:
+        while self._is_pipe:
             await trio.lowlevel.wait_readable(self._descriptor)
             try:
-                return bytes(memoryview(buffer)[: os.preadv(self._descriptor, [buffer], -1, os.RWF_NOWAIT)])
+                length = os.preadv(self._descriptor, [self._buffer], -1, os.RWF_NOWAIT)
+                return bytes(memoryview(self._buffer)[:length])
             except BlockingIOError:  # somebody else has read it
                 continue
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._is_pipe = False
+        return None
 
-    async def _publish(self, publisher: Publisher, lines: Iterator[tuple[int, bytes | None]]) -> None:
-        events = self._decode_all(list(lines))
+    async def _publish(self, publisher: Publisher, lines: Sequence[tuple[int, bytes | None]]) -> None:
+        """Publish the events of those lines that are good: of all at once, where all are."""
+        with suppress(BadEvent):
+            await self._hand_in(publisher, self._decode_all(lines))
+            return
+        await self._hand_in(publisher, self._decode_each(lines))
+
+    async def _hand_in(self, publisher: Publisher, events: Sequence[Event]) -> None:
         if events:
             await publisher.publish(events)
             self.counters["published"] += len(events)
 
     def _decode_all(self, lines: Sequence[tuple[int, bytes | None]]) -> list[Event]:
-        """The events of those lines that are good: of all at once, where all are."""
         texts = [line for _, line in lines if line is not None]
         events = decode_lines([text for text in texts if text.strip()], self.name)
-        if events is not None and len(texts) == len(lines):
-            with suppress(BadEvent):
-                check_batch(events)
-                return events
+        return self._decode_each(lines) if events is None or len(texts) < len(lines) else events
+
+    def _decode_each(self, lines: Sequence[tuple[int, bytes | None]]) -> list[Event]:
         return [event for number, line in lines if (event := self._decode(number, line)) is not None]
 
     def _decode(self, number: int, line: bytes | None) -> Event | None:
@@ -126,3 +137,11 @@ class Stdin:
             logger.warning("stdin.refused", extra={"line": number, "reason": str(error)})
             return None
         return event
+
+
+def _is_pipe(descriptor: int) -> bool:
+    """Whether it can be read without waiting, and without making it so for others."""
+    try:
+        return hasattr(os, "RWF_NOWAIT") and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:  # there is none; reading will say so
+        return False

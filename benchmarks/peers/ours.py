@@ -82,6 +82,9 @@ class Ours:
         return Subscriber("/ws", steps, f"Authorization: Bearer {token}\r\n{self.headers}")
 
 
+PIPED = Ours(name=f"{Ours.name}, events by a pipe", piped=True)
+
+
 @contextmanager
 def _pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()

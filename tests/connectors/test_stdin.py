@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core.errors import Stopping
-from broker.core.event import Event
+from broker.core.event import Event, check_batch
 from connectors.stdin import MAX_LINE_BYTES, LineReader, Stdin
 
 Lines = list[tuple[int, bytes | None]]
@@ -90,6 +91,7 @@ class Door:
 
     async def publish(self, events: Sequence[Event], *, timeout: float | None = None) -> list[str]:
         assert timeout is None
+        check_batch(events)
         self.knocked.set()
         await self.opened.wait()
         self.batches.append(events)
@@ -262,6 +264,26 @@ async def test_a_pipe_that_somebody_else_has_read_meanwhile_holds_nobody_up(
         pipe.say(event("a"))
         pipe.end()
     assert (stolen, door.names()) == ([event("b").encode()], ["a"])
+
+
+@pytest.mark.parametrize("pipe", [os.pipe], indirect=True)
+async def test_where_the_kernel_can_not_read_pipes_without_waiting_a_thread_does(
+    pipe: Pipe, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[int] = []
+
+    def unsupported(descriptor: int, *_how: Any) -> int:
+        refused.append(descriptor)
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "preadv", unsupported)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Stdin(pipe.read).run, door, ready)
+        pipe.say(event("a"))
+        await door.knocked.wait()
+        pipe.say(event("b"))
+        pipe.end()
+    assert (door.names(), refused) == (["a", "b"], [pipe.read])
 
 
 async def test_what_is_said_on_a_pipe_does_not_change_how_others_read_it(pipe: Pipe, door: Door) -> None:
