@@ -100,7 +100,7 @@ class Policy:
 
     def fixed_audience(self, name: str) -> Audience | None:
         """Who may see every event of this name, where that is the same for all, and nothing is learned from them."""
-        return self._ruling_of(name).fixed
+        return (self._remembered.get(name) or self._ruling_of(name)).fixed
 
     def audience(
         self,

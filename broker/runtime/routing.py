@@ -33,7 +33,6 @@ class Routing:
         self._by_key: dict[Hashable, _Class] = {}
         self._for_everyone: dict[str, _Class] = {}  # by event name
         self._deliveries: list[Delivery] = []
-        self._matching: dict[str, Sequence[Collection[Connection]]] = {}  # by event name
         self._added = 0
         self._looked_at = 0  # connections, one by one
 
@@ -46,18 +45,14 @@ class Routing:
         """Route one more event."""
         self._added += 1
         name = delivery.record.event.name
-        if audience is EVERYONE and name in self._for_everyone:
-            self._put(delivery, self._for_everyone[name])
-            return
-        matching = self._matching.get(name)
-        if matching is None:
-            matching = self._matching[name] = self._registry.matching(name)
-        if not matching:
-            return
-        found = self._class_of(matching, audience)
-        if audience is EVERYONE:
-            self._for_everyone[name] = found
-        self._put(delivery, found)
+        found = self._for_everyone.get(name) if audience is EVERYONE else None
+        if found is None:
+            found = self._find_class(name, audience)
+        if found.members:
+            if not found.places:
+                self._classes.append(found)
+            found.places.append(len(self._deliveries))
+            self._deliveries.append(delivery)
 
     def groups(self) -> Iterator[Group]:
         """Each group's events, joined, and its members, as they are now; a group with much to send comes in parts."""
@@ -70,6 +65,13 @@ class Routing:
             places = mine[0] if len(mine) == 1 else sorted(chain.from_iterable(mine))
             yield from _parts([self._deliveries[place] for place in places], members)
 
+    def _find_class(self, name: str, audience: Audience) -> _Class:
+        matching = self._registry.matching(name)
+        found = self._class_of(matching, audience) if matching else _Class(())
+        if audience is EVERYONE:
+            self._for_everyone[name] = found
+        return found
+
     def _class_of(self, matching: Sequence[Collection[Connection]], audience: Audience) -> _Class:
         reach = audience.reach(self._registry.directory)
         if reach is not None and _size(reach) <= FEW:
@@ -80,14 +82,6 @@ class Routing:
             found = self._by_key[key] = _Class(recipients(matching, reach, audience))
             self._looked_at += _size(matching) if reach is None else min(_size(reach), _size(matching))
         return found
-
-    def _put(self, delivery: Delivery, found: _Class) -> None:
-        if not found.members:
-            return
-        if not found.places:
-            self._classes.append(found)
-        found.places.append(len(self._deliveries))
-        self._deliveries.append(delivery)
 
 
 class _Class:
