@@ -152,6 +152,8 @@ def _is_in(connection: Connection, collections: Sequence[Collection[Connection]]
 
 
 def _key(matching: Sequence[Collection[Connection]], audience: Audience) -> Hashable:
+    if audience is EVERYONE:
+        return tuple(map(id, matching))
     key = (tuple(map(id, matching)), audience)
     try:
         hash(key)
