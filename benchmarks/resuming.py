@@ -53,8 +53,8 @@ def resuming(scale: Scale = SCALE, missed: int = MISSED) -> Report:
             quiet: list[Outcome] = []
             stormy: list[Outcome] = []
             seconds: list[float] = []
-            session.saturate(1, 0.5)
             for _ in range(scale.rounds):
+                session.saturate(1, 1.0)  # also until those who came in the last round have gone
                 quiet.append(session.pace(EVENTS_PER_SECOND, scale.seconds))
                 with _coming_back(storm) as process:
                     stormy.append(session.pace(EVENTS_PER_SECOND, scale.seconds))
