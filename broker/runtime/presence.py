@@ -67,18 +67,18 @@ class Presence:
 
     def is_online(self, user: str) -> bool:
         """Whether `user` counts as online now."""
-        self._let_go(trio.current_time())
+        self._let_go()
         return self._counts(user)
 
     def online(self) -> Collection[str]:
         """All who count as online now."""
-        self._let_go(trio.current_time())
+        self._let_go()
         return self._connections.keys() | self._leaving.keys()
 
     async def run(self) -> None:
         """Tell what changes, until cancelled."""
         while True:
-            self._let_go(trio.current_time())
+            self._let_go()
             if self._changed:
                 await self._tell()
                 continue
@@ -89,10 +89,11 @@ class Presence:
     def _counts(self, user: str) -> bool:
         return user in self._connections or user in self._leaving
 
-    def _let_go(self, now: float) -> None:
+    def _let_go(self) -> None:
+        """Whoever's while is over has left."""
         while self._leaving:
             user, until = next(iter(self._leaving.items()))
-            if until > now:
+            if until > trio.current_time():
                 return
             del self._leaving[user]
             self._note(user)
