@@ -29,16 +29,20 @@ class Delivery:
 
 
 class Joined:
-    """Events in one form, one behind the other."""
+    """Events in one form, one behind the other. alone: nobody else is likely to need any of them in this form."""
 
     __slots__ = ("_form", "count", "data", "deliveries", "size")
 
-    def __init__(self, deliveries: Sequence[Delivery], form: Form) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], form: Form, *, alone: bool = False) -> None:
         self.deliveries = deliveries
         self.count = len(deliveries)
         self._form = form
-        first = deliveries[0].encoded(form)
-        self.data = first if self.count == 1 else b"".join([each.encoded(form) for each in deliveries])
+        if self.count == 1:
+            self.data = deliveries[0].encoded(form)
+        elif alone:
+            self.data = form.events([each.record for each in deliveries])
+        else:
+            self.data = b"".join([each.encoded(form) for each in deliveries])
         self.size = len(self.data)
 
     def cut(self, sent: int) -> tuple[int, bytes]:
@@ -55,18 +59,20 @@ class Bundle:
     """Deliveries that go to the same connections, in order, joined once for all of them that want the same form.
 
     size: how many bytes they carry, for whoever has to know how much work it is to join them.
+    alone: nobody else gets any of them in this turn.
     """
 
-    __slots__ = ("_joined", "deliveries", "size")
+    __slots__ = ("_alone", "_joined", "deliveries", "size")
 
-    def __init__(self, deliveries: Sequence[Delivery], size: int = 0) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], size: int = 0, *, alone: bool = False) -> None:
         self.deliveries = deliveries
         self.size = size
+        self._alone = alone
         self._joined: dict[Form, Joined] = {}
 
     def joined(self, form: Form = PLAIN) -> Joined:
         """All of them in this form."""
         joined = self._joined.get(form)
         if joined is None:
-            joined = self._joined[form] = Joined(self.deliveries, form)
+            joined = self._joined[form] = Joined(self.deliveries, form, alone=self._alone)
         return joined

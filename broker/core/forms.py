@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from broker.core.deflate import deflate
 from broker.core.errors import Close
 from broker.core.event import Record
-from broker.core.frames import BINARY, COMPRESSED, FINAL, PING, TEXT, close_frame, frame, json_text
+from broker.core.frames import BINARY, COMPRESSED, FINAL, PING, TEXT, close_frame, frame, frame_head, json_text
 
 _REMEMBERED_NAMES = 4096
 
@@ -39,6 +40,10 @@ class Form(Protocol):
 
     def event(self, record: Record) -> bytes:
         """An event."""
+        ...
+
+    def events(self, records: Iterable[Record]) -> bytes:
+        """Several, one behind the other, for all who get just these: cheaper than each by itself."""
         ...
 
     def message(self, value: Any) -> bytes:
@@ -79,6 +84,16 @@ class WebSocketForm:
         """See `Form`."""
         return self.frame(event_json(record, identified=self._identified))
 
+    def events(self, records: Iterable[Record]) -> bytes:
+        """See `Form`."""
+        if self._identified:
+            return b"".join(map(self.event, records))
+        parts: list[bytes] = []
+        for (name, data, _, _), _, _ in records:
+            before = _before_data(name)
+            parts += (frame_head(FINAL | TEXT, len(before) + len(data) + 1), before, data, b"}")
+        return b"".join(parts)
+
     def message(self, value: Any) -> bytes:
         """See `Form`."""
         return self.frame(json_text(value))
@@ -110,6 +125,10 @@ class DeflatedForm(WebSocketForm):
     def __init__(self, threshold: int, with_ids: Form | None = None) -> None:
         super().__init__(with_ids)
         self._threshold = threshold
+
+    def events(self, records: Iterable[Record]) -> bytes:
+        """See `Form`."""
+        return b"".join(map(self.event, records))
 
     def frame(self, payload: bytes, opcode: int = TEXT) -> bytes:
         """See `WebSocketForm`."""
@@ -143,6 +162,10 @@ class ServerSentForm:
         # A payload may be written over several lines, which JSON does not mind and this format does.
         lines = _LINE_ENDS.split(event_json(record, identified=False))
         return _chunk(b"id: %b\ndata: %b\n\n" % (record.id.encode(), b"\ndata: ".join(lines)))
+
+    def events(self, records: Iterable[Record]) -> bytes:
+        """See `Form`."""
+        return b"".join(map(self.event, records))
 
     def message(self, value: Any) -> bytes:
         """See `Form`."""

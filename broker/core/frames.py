@@ -19,7 +19,7 @@ PONG = b"\x8a\x00"
 MAX_FRAGMENTS = 1024
 MAX_REASON_BYTES = 123
 
-_SMALL, _MEDIUM, _LARGE = Struct(">BB"), Struct(">BBH"), Struct(">BBQ")  # heads (section 5.2)
+_SMALL, _MEDIUM, _LARGE = Struct(">BB").pack, Struct(">BBH").pack, Struct(">BBQ").pack  # heads (section 5.2)
 _DATA = frozenset((CONTINUATION, TEXT, BINARY))
 _NEVER_SENT = frozenset((1005, 1006, 1015))
 
@@ -45,12 +45,16 @@ def too_many_fragments() -> Breach:
 
 def frame(first: int, payload: bytes) -> bytes:
     """One frame around `payload`, which begins with these bits and opcode."""
-    length = len(payload)
+    return frame_head(first, len(payload)) + payload
+
+
+def frame_head(first: int, length: int) -> bytes:
+    """What stands before a payload of so many bytes."""
     if length < 126:
-        return _SMALL.pack(first, length) + payload
+        return _SMALL(first, length)
     if length < 65_536:
-        return _MEDIUM.pack(first, 126, length) + payload
-    return _LARGE.pack(first, 127, length) + payload
+        return _MEDIUM(first, 126, length)
+    return _LARGE(first, 127, length)
 
 
 def json_text(value: Any) -> bytes:

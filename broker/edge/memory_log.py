@@ -100,18 +100,20 @@ class MemoryLog:
 
     def _take(self, events: Sequence[Event], now: float) -> list[int | None]:
         offsets: list[int | None] = []
+        held, offset = self._held, self._next_offset
         for name, data, own_id, source in events:
             size = _OVERHEAD + len(name) + len(data)
             if own_id is not None:
                 if self._knows(own_id):
                     offsets.append(None)
                     continue
-                self._own_ids[own_id] = self._next_offset
+                self._own_ids[own_id] = offset
                 size += len(own_id)
-            self._held[self._next_offset] = (name, data, own_id, source, size, now)
-            offsets.append(self._next_offset)
+            held[offset] = (name, data, own_id, source, size, now)
             self._bytes += size
-            self._next_offset += 1
+            offsets.append(offset)
+            offset += 1
+        self._next_offset = offset
         return offsets
 
     def _knows(self, event_id: str) -> bool:

@@ -58,7 +58,7 @@ class Routing:
         """Each group's events, joined, and its members, as they are now; a group with much to send comes in parts."""
         classes = self._classes
         if len(classes) == 1:
-            yield from _parts(self._deliveries, list(classes[0].members))
+            yield from _parts(self._deliveries, list(classes[0].members), alone=True)
             return
         for chosen, members in _by_classes(classes).items():
             mine = [classes[number].places for number in _bits(chosen)]
@@ -94,20 +94,20 @@ class _Class:
         self.places: list[int] = []
 
 
-def _parts(deliveries: Sequence[Delivery], members: Sequence[Connection]) -> Iterator[Group]:
+def _parts(deliveries: Sequence[Delivery], members: Sequence[Connection], *, alone: bool = False) -> Iterator[Group]:
     size = deliveries[0].size if len(deliveries) == 1 else sum([delivery.size for delivery in deliveries])
     if size <= MAX_BUNDLE_BYTES:
-        yield Bundle(deliveries, size), members
+        yield Bundle(deliveries, size, alone=alone), members
         return
     part: list[Delivery] = []
     size = 0
     for delivery in deliveries:
         if part and size + delivery.size > MAX_BUNDLE_BYTES:
-            yield Bundle(part, size), members
+            yield Bundle(part, size, alone=alone), members
             part, size = [], 0
         part.append(delivery)
         size += delivery.size
-    yield Bundle(part, size), members
+    yield Bundle(part, size, alone=alone), members
 
 
 def recipients(

@@ -70,9 +70,11 @@ some_events = st.lists(st.integers(1, 200), min_size=1, max_size=6).map(deliveri
 forms = st.sampled_from(FORMS)
 
 
-@given(some_events, forms)
-def test_a_joined_is_the_frames_of_its_events_one_after_the_other(events: list[Delivery], form: Form) -> None:
-    joined = Joined(events, form)
+@given(some_events, forms, st.booleans())
+def test_a_joined_is_the_frames_of_its_events_one_after_the_other(
+    events: list[Delivery], form: Form, alone: bool
+) -> None:
+    joined = Joined(events, form, alone=alone)
     assert joined.data == b"".join(event.encoded(form) for event in events)
     assert (joined.count, joined.size) == (len(events), len(joined.data))
 
