@@ -101,7 +101,7 @@ class Webhook:
             return _refusal(Overloaded())
         except (PublisherError, AuthenticationError, BodyTooLarge, Overloaded, LogUnavailable) as error:
             return _refusal(error)
-        return Response(HTTPStatus.ACCEPTED, b'{"ids": %b}\n' % _encode(ids))
+        return Response(HTTPStatus.ACCEPTED, b'{"ids": [%b]}\n' % b", ".join(map(_encode, ids)))
 
     async def _take(self, request: Request, publisher: Publisher) -> list[str]:
         """Publish what a request brings by the right of its token."""

@@ -203,8 +203,9 @@ def test_of_rounds_the_median_counts() -> None:
 
 
 def test_a_step_is_the_innermost_one_that_is_known() -> None:
-    stack = [("/usr/lib/os.py", "write"), ("broker/runtime/outbox.py", "Outbox.send_now")]
-    assert step_of([*stack, ("broker/runtime/dispatcher.py", "Dispatcher._offer")]) == "write to the sockets"
+    stack = [("/usr/lib/os.py", "write"), ("broker/runtime/dispatcher.py", "Dispatcher._offer")]
+    assert step_of([*stack, ("broker/runtime/dispatcher.py", "Dispatcher.run")]) == "write to the sockets"
+    assert step_of([("broker/runtime/dispatcher.py", "Dispatcher.run")]) == "dispatch"
     assert step_of([("/site-packages/trio/_core/_run.py", "unrolled_run")]) == "Trio: tasks and waiting"
     assert step_of([("/usr/lib/json.py", "dumps")]) == "anything else"
 
