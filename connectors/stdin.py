@@ -79,7 +79,7 @@ class Stdin:
 
     async def _read(self) -> bytes:
         try:
-            if self._is_pipe and (data := await self._read_pipe()) is not None:
+            if (data := await self._read_pipe()) is not None:
                 return data
             # A file or a terminal can't be waited for in any other way.
             return await trio.to_thread.run_sync(os.read, self._descriptor, _READ_BYTES, abandon_on_cancel=True)
@@ -88,7 +88,7 @@ class Stdin:
             return b""
 
     async def _read_pipe(self) -> bytes | None:
-        """What comes; None where the kernel can't do this for pipes (Linux before 6.5)."""
+        """What comes; None where there is no pipe, or the kernel can't do this for pipes (Linux before 6.5)."""
         # To make descriptor 0 non-blocking would change it for the shell that shares it as well; and to read in a
         # thread costs more than all that becomes of an event.
         while self._is_pipe:

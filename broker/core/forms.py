@@ -86,13 +86,7 @@ class WebSocketForm:
 
     def events(self, records: Iterable[Record]) -> bytes:
         """See `Form`."""
-        if self._identified:
-            return b"".join(map(self.event, records))
-        parts: list[bytes] = []
-        for (name, data, _, _), _, _ in records:
-            before = _before_data(name)
-            parts += (frame_head(FINAL | TEXT, len(before) + len(data) + 1), before, data, b"}")
-        return b"".join(parts)
+        return b"".join(map(self.event, records))
 
     def message(self, value: Any) -> bytes:
         """See `Form`."""
@@ -119,16 +113,24 @@ class WebSocketForm:
         return close_frame(code, reason)
 
 
+class PlainForm(WebSocketForm):
+    """The form of most clients: no ids, no compression."""
+
+    def events(self, records: Iterable[Record]) -> bytes:
+        """See `Form`."""
+        parts: list[bytes] = []
+        for (name, data, _, _), _, _ in records:
+            before = _before_data(name)
+            parts += (frame_head(FINAL | TEXT, len(before) + len(data) + 1), before, data, b"}")
+        return b"".join(parts)
+
+
 class DeflatedForm(WebSocketForm):
     """Frames for those who have agreed to compression: of at least `threshold` bytes, and if it makes them smaller."""
 
     def __init__(self, threshold: int, with_ids: Form | None = None) -> None:
         super().__init__(with_ids)
         self._threshold = threshold
-
-    def events(self, records: Iterable[Record]) -> bytes:
-        """See `Form`."""
-        return b"".join(map(self.event, records))
 
     def frame(self, payload: bytes, opcode: int = TEXT) -> bytes:
         """See `WebSocketForm`."""
@@ -217,5 +219,5 @@ _LINE_ENDS = re.compile(rb"\r\n|\r|\n")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
 
 IDENTIFIED: Final = WebSocketForm()
-PLAIN: Final = WebSocketForm(with_ids=IDENTIFIED)
+PLAIN: Final = PlainForm(with_ids=IDENTIFIED)
 SERVER_SENT: Final = ServerSentForm()

@@ -80,7 +80,8 @@ class Policy:
         self._index: PatternIndex[int] = PatternIndex()
         self._ranked = _file_rules(self.rules, self._index)
         self._steps = _file_steps(self.relations.values(), self._index)
-        patterns = (pattern for shape in _shapes(self.rules, self._steps) for pattern in shape.patterns)
+        shapes = [*(rule.shape for rule in self.rules), *(step.shape for step in self._steps)]
+        patterns = (pattern for shape in shapes for pattern in shape.patterns)
         self._literals = {segment for pattern in patterns for segment in pattern.split(".")} | {_RESERVED}
         # Names come again, and what is found for them stays the same for as long as the policy does.
         self._remembered: dict[str, _Ruling] = {}
@@ -100,7 +101,7 @@ class Policy:
 
     def fixed_audience(self, name: str) -> Audience | None:
         """Who may see every event of this name, where that is the same for all, and nothing is learned from them."""
-        return (self._remembered.get(name) or self._ruling_of(name)).fixed
+        return self._ruling_of(name).fixed
 
     def audience(
         self,
@@ -159,10 +160,6 @@ def _claims(conditions: Iterable[Condition]) -> Iterator[str]:
         for part in conditions_in(condition):
             if isinstance(part, Claimed):
                 yield part.claim
-
-
-def _shapes(rules: Iterable[Rule], steps: Iterable[Step]) -> list[Shape]:
-    return [*(rule.shape for rule in rules), *(step.shape for step in steps)]
 
 
 def _file_rules(rules: Sequence[Rule], index: PatternIndex[int]) -> Sequence[Rule]:

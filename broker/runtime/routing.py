@@ -95,7 +95,7 @@ class _Class:
 
 
 def _parts(deliveries: Sequence[Delivery], members: Sequence[Connection], *, alone: bool = False) -> Iterator[Group]:
-    size = deliveries[0].size if len(deliveries) == 1 else sum([delivery.size for delivery in deliveries])
+    size = sum([delivery.size for delivery in deliveries])
     if size <= MAX_BUNDLE_BYTES:
         yield Bundle(deliveries, size, alone=alone), members
         return
