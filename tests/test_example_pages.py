@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from examples.showing import Shown, shown
-from tests.system.chromium import Chromium, Tab, need_chromium, open_chromium
+from tests.needing import needed
+from tests.system.chromium import Chromium, Tab, open_chromium, why_not
 from tests.test_example_applications import ROOT, token
 
 pytestmark = pytest.mark.system
@@ -23,7 +24,7 @@ def example(request: pytest.FixtureRequest) -> Iterator[Shown]:
 
 @pytest.fixture
 async def chromium() -> AsyncIterator[Chromium]:
-    need_chromium()
+    needed(why_not())
     async with open_chromium() as chromium:
         yield chromium
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -15,6 +14,7 @@ import examples.order_service.__main__ as order_service
 import examples.rabbitmq
 from broker.config import load_config
 from broker.core.policy_file import load_policy
+from tests.needing import needed
 
 pytestmark = pytest.mark.system
 
@@ -25,13 +25,6 @@ EXAMPLES = sorted(file.parent.name for file in (ROOT / "examples").glob("*/__mai
 def run(example: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"examples.{example}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip, except where everything is promised to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def test_users_of_the_game_platform_see_different_things() -> None:
@@ -69,7 +62,7 @@ def test_users_of_the_first_edition_see_what_their_patterns_match() -> None:
 
 def test_customers_of_the_order_service_see_their_own_orders_and_staff_sees_all() -> None:
     if not os.environ.get("AMQP_URL") and examples.rabbitmq.script("rabbitmq-server") is None:
-        unavailable("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
+        needed("RabbitMQ is not installed (on Debian: apt-get install rabbitmq-server)")
     ran = run("order_service")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     table = [line.split() for line in ran.stdout.splitlines() if line.startswith("  orders.")]

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from tests.browser.pages import BUILTIN_WEBSOCKET, environ, flags, node_version, why_no_page, why_no_ws
+from tests.needing import needed
 
 pytestmark = pytest.mark.system
 
@@ -179,16 +179,8 @@ def test_the_tour_prints_what_the_readme_says(desk: Desk) -> None:
         assert [json.loads(line)["event"] for line in lines] == SEEN_BY_BOTH
 
 
-def unavailable(reason: str) -> NoReturn:
-    """Skip, except where everything is promised to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 def test_the_browser_gets_what_the_user_may_see(desk: Desk) -> None:
-    if reason := why_no_page() or (why_no_ws() if node_version() < BUILTIN_WEBSOCKET else None):
-        unavailable(reason)
+    needed(why_no_page() or (why_no_ws() if node_version() < BUILTIN_WEBSOCKET else None))
     (token,) = desk.paste(". .venv/bin/activate; broker token --user ada")
     desk.paste(f"curl -s http://127.0.0.1:{desk.port}/client.js > client.mjs")
     (snippet,) = blocks("browser")

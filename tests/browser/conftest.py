@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.browser.fake_broker import FakeBroker, open_fake_broker
 from tests.browser.pages import Page, open_page, why_no_page, why_no_ws
-
-
-def needed(reason: str | None) -> None:
-    """Skip for this reason, except where everything is promised to be there."""
-    if reason is not None and os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(reason)
+from tests.needing import needed
 
 
 @pytest.fixture(scope="session")

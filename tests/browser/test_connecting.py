@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.browser.conftest import needed
 from tests.browser.fake_broker import FakeBroker
 from tests.browser.pages import Page, open_page, why_no_builtin, why_no_ws
 from tests.browser.visits import SHORTEST, back, begun, ending
+from tests.needing import needed
 
 FATAL = (1000, 1002, 1003, 1007, 1008, 1009, 4001, 4002, 4004)
 PASSING = (1001, 1011, 1012, 4008, 4009, 4900)

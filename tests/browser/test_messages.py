@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import needed
 from tests.browser.fake_broker import FakeBroker, Visit
 from tests.browser.pages import Page, open_page, why_no_builtin, why_no_ws
 from tests.browser.visits import back, begun, handed
+from tests.needing import needed
 
 ANY_JSON: list[Any] = [None, 7, 0.5, True, "text", [], [1, "é"], {}, {"novel": True}, {"from": "ada", "text": "hello"}]
 NO_JSON = ["", "hello", "<html>", "[1", "NaN", "ada nudges you"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 
 from broker.core import patterns
-from tests.browser.conftest import needed
 from tests.browser.pages import MODULE, Page
+from tests.needing import needed
 
 DECLARATIONS = MODULE.with_suffix(".d.ts")
 MOST_BYTES = 6_000  # compressed as a proxy would; an image of a page is larger

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 import trio
 
 from broker.client import Client, CommandFailed, Event, connect
-from tests.browser.conftest import needed
 from tests.browser.pages import Line, Page, open_page, why_no_builtin, why_no_ws
+from tests.needing import needed
 from tests.system.chromium import Tab, open_chromium, why_not
 from tests.system.harness import PATIENCE, Broker
 

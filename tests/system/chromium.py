@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
-import pytest
 import trio
 
 from tests.system.harness import PATIENCE
@@ -41,15 +40,6 @@ _LAUNCHER = 'commands=$1 answers=$2; shift 2; exec "$@" 3<&"$commands" 4>&"$answ
 
 class PageFailed(Exception):
     """A script in a page has failed."""
-
-
-def need_chromium() -> None:
-    """Skip the test where there can be no Chromium; in CI that is a failure."""
-    reason = why_not()
-    if reason is not None and os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(reason)
 
 
 def why_not() -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.needing import needed
 from tests.system.harness import OPEN_POLICY, SHIPPED_CONFIG, SHIPPED_POLICY, Broker, Brokers
 from tests.system.rabbitmq import RabbitMQ, why_not
 
@@ -50,11 +50,7 @@ def nobody_comes_to_harm(shared_brokers: Brokers) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def rabbitmq_is_here() -> None:
     """Skip the tests that need RabbitMQ where there is none; under CI, where there has to be one, fail them."""
-    reason = why_not()
-    if reason is not None and os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    if reason is not None:
-        pytest.skip(reason)
+    needed(why_not())
 
 
 @pytest.fixture(scope="session")

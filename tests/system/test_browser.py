@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.needing import needed
 from tests.system import harness
-from tests.system.chromium import Chromium, PageFailed, Tab, need_chromium, open_chromium
+from tests.system.chromium import Chromium, PageFailed, Tab, open_chromium, why_not
 from tests.system.harness import Broker, Brokers
 
 pytestmark = [pytest.mark.system, pytest.mark.longest(90)]
@@ -44,7 +45,7 @@ await client.subscribe("games.**", ({ event, data }) => seen.push([event, data])
 
 @pytest.fixture(scope="session")
 def chromium_is_here() -> None:
-    need_chromium()
+    needed(why_not())
 
 
 @pytest.fixture

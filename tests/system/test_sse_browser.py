@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.system.chromium import Chromium, Tab, need_chromium, open_chromium
+from tests.needing import needed
+from tests.system.chromium import Chromium, Tab, open_chromium, why_not
 from tests.system.harness import Broker, Brokers, unique
 
 pytestmark = [pytest.mark.system, pytest.mark.longest(90)]
@@ -28,7 +29,7 @@ await (async () => {
 
 @pytest.fixture
 async def chromium() -> AsyncIterator[Chromium]:
-    need_chromium()
+    needed(why_not())
     async with open_chromium() as chromium:
         yield chromium
 
