@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from broker.core.errors import BadEvent, BadPayload, PublisherError
-from broker.core.event import Event
+from broker.core.event import Event, new_event
 from broker.core.payload import check_text, check_texts
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ def begins_with(bracket: bytes, text: bytes) -> bool:
 
 def _events(envelopes: Iterable[_Envelope], text: bytes, source: str) -> list[Event]:
     """The events of a text, whose payloads are checked together where that is possible."""
-    events = [Event(each.event, bytes(each.data), each.id, source) for each in envelopes]
+    events = [new_event((each.event, bytes(each.data), each.id, source)) for each in envelopes]
     check_texts([event.data for event in events], text)
     return events
 

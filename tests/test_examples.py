@@ -128,5 +128,5 @@ def test_the_table_in_a_policy_names_every_rule(example: str) -> None:
 def test_every_rule_of_the_game_platform_is_played() -> None:
     config = load_config(ROOT / "examples" / "game_platform" / "config.toml", {})
     policy = load_policy(config.visibility.policy)
-    played = {policy.rule_for(line.event) for line in game_platform.PLAY}
+    played = {policy.ruling(line.event).rule for line in game_platform.PLAY}
     assert played == {*policy.rules, None}  # None: an event that no rule names, which nobody sees

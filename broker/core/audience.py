@@ -94,11 +94,11 @@ class Users(Audience):
 
     def admits(self, viewer: Viewer) -> bool | None:
         """Whether the viewer is one of them."""
-        return viewer.user is not None and viewer.user in self.users
+        return viewer.user in self.users
 
     def reach(self, directory: Directory[V]) -> list[Collection[V]] | None:
         """Those of them who are there."""
-        return _present(self.users, directory)
+        return directory.of_users(self.users)
 
 
 def _of_nobody(user: str) -> bool:  # noqa: ARG001
@@ -127,7 +127,7 @@ class UsersSince(Audience):
 
     def reach(self, directory: Directory[V]) -> list[Collection[V]] | None:
         """Those of them who are there, since whenever."""
-        return _present(self.since, directory)
+        return directory.of_users(self.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +239,6 @@ def values_for(values: Sequence[Any]) -> frozenset[Comparable] | None:
     found = [comparable(value) for value in values]
     known = frozenset(value for value in found if value is not None)
     return None if None in found else known
-
-
-def _present(users: Collection[str], directory: Directory[V]) -> list[Collection[V]]:
-    here = directory.users()
-    fewer, others = (users, here) if len(users) <= len(here) else (here, users)
-    return [directory.of_user(user) for user in fewer if user in others]
 
 
 def _claimants(claim: str, values: Collection[Comparable], directory: Directory[V]) -> list[Collection[V]] | None:

@@ -81,6 +81,13 @@ class Directory(Generic[V]):
         """The members of one user."""
         return self._by_user.get(user, ())
 
+    def of_users(self, users: Collection[str]) -> list[Collection[V]]:
+        """The members of each of these users of whom there are any."""
+        here = self._by_user
+        if len(users) <= len(here):
+            return [here[user] for user in users if user in here]
+        return [members for user, members in here.items() if user in users]
+
     def with_claim(self, claim: str, text: str) -> Collection[V]:
         """The members whose claim is `text`, or is a list with it, or a string with it as one of its words.
 
@@ -91,10 +98,6 @@ class Directory(Generic[V]):
     def authenticated(self) -> Collection[V]:
         """The members that have a user."""
         return self._authenticated
-
-    def users(self) -> Collection[str]:
-        """The users of whom there is at least one member."""
-        return self._by_user.keys()
 
 
 def _claim_keys(claims: Mapping[str, Any], indexed: Iterable[str]) -> Iterable[_ClaimKey]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple
 
 from broker.core.errors import BadEvent, BadName, PublisherError
 
@@ -38,6 +39,11 @@ class Record(NamedTuple):
     event: Event
     id: str
     offset: int
+
+
+# For those that are made by the dozen: what a named tuple's class does when it is called takes half as long again.
+new_event: Final[Callable[[tuple[str, bytes, str | None, str]], Event]] = partial(tuple.__new__, Event)
+new_record: Final[Callable[[tuple[Event, str, int]], Record]] = partial(tuple.__new__, Record)
 
 
 def check_name(name: str) -> None:

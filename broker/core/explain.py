@@ -47,9 +47,9 @@ class Explanation:
 def explain(policy: Policy, happening: Happening, facts: Facts, viewer: Viewer) -> Explanation:
     """Explain what `policy` decides. The event's own additions must be among the facts already."""
     scope = Scope(happening, facts, [])
-    condition = policy.condition_for(happening.name)
-    findings = tuple(_findings(condition, scope, viewer, depth=0))
-    return Explanation(happening.name, policy.rule_for(happening.name), findings)
+    ruling = policy.ruling(happening.name)
+    findings = tuple(_findings(ruling.condition, scope, viewer, depth=0))
+    return Explanation(happening.name, ruling.rule, findings)
 
 
 def _findings(condition: Condition, scope: Scope, viewer: Viewer, depth: int) -> Iterator[Finding]:

@@ -17,7 +17,8 @@ from broker.core.errors import Close
 from broker.core.event import Record
 from broker.core.frames import BINARY, COMPRESSED, FINAL, PING, TEXT, close_frame, frame, frame_head, json_text
 
-_REMEMBERED_NAMES = 4096
+REMEMBERED_NAMES = 16_384
+_REMEMBERED_LENGTHS = 4096
 
 
 class Form(Protocol):
@@ -116,12 +117,16 @@ class WebSocketForm:
 class PlainForm(WebSocketForm):
     """The form of most clients: no ids, no compression."""
 
+    def event(self, record: Record) -> bytes:
+        """See `Form`."""
+        return self.events((record,))
+
     def events(self, records: Iterable[Record]) -> bytes:
         """See `Form`."""
         parts: list[bytes] = []
         for (name, data, _, _), _, _ in records:
             before = _before_data(name)
-            parts += (frame_head(FINAL | TEXT, len(before) + len(data) + 1), before, data, b"}")
+            parts += (_text_head(len(before) + len(data) + 1), before, data, b"}")
         return b"".join(parts)
 
 
@@ -199,7 +204,12 @@ def event_json(record: Record, *, identified: bool) -> bytes:
     return _before_data(name) + data + b"}"
 
 
-@lru_cache(_REMEMBERED_NAMES)
+@lru_cache(_REMEMBERED_LENGTHS)
+def _text_head(length: int) -> bytes:
+    return frame_head(FINAL | TEXT, length)
+
+
+@lru_cache(REMEMBERED_NAMES)
 def _before_data(name: str) -> bytes:
     # It has no control characters (`core/event.py`).
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')

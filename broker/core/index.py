@@ -11,6 +11,7 @@ of many `**` makes it explode.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from broker.core.event import RESERVED_PREFIX
@@ -37,8 +38,7 @@ class PatternIndex(Generic[T]):
     def __init__(self, *, remember: int = 0) -> None:
         self._root: _Node[T] = _Node(loops=False)
         self._size = 0
-        self._remember = remember
-        self._remembered: dict[str, Sequence[Collection[T]]] = {}
+        self._remembered = lru_cache(remember)(self._find) if remember else None
 
     def __len__(self) -> int:
         """How many pairs of pattern and value are filed."""
@@ -54,7 +54,7 @@ class PatternIndex(Generic[T]):
             node = child
         if node.values is None:
             node.values = set()
-            self._remembered.clear()
+            self._forget()
         elif value in node.values:
             return False
         node.values.add(value)
@@ -77,7 +77,7 @@ class PatternIndex(Generic[T]):
         self._size -= 1
         if not values:
             way[-1].values = None
-            self._remembered.clear()
+            self._forget()
             _prune(way, segments)
         return True
 
@@ -93,14 +93,7 @@ class PatternIndex(Generic[T]):
 
         The collections are the index's own: read them before the next change, and do not change them.
         """
-        if not self._remember:
-            return self._find(name)
-        found = self._remembered.get(name)
-        if found is None:
-            if len(self._remembered) >= self._remember:
-                self._remembered.clear()
-            found = self._remembered[name] = self._find(name)
-        return found
+        return self._find(name) if self._remembered is None else self._remembered(name)
 
     def _find(self, name: str) -> Sequence[Collection[T]]:
         if name.startswith(RESERVED_PREFIX):
@@ -126,6 +119,10 @@ class PatternIndex(Generic[T]):
             if not nodes:
                 return []
         return [node.values for node in nodes if node.values]
+
+    def _forget(self) -> None:
+        if self._remembered is not None:
+            self._remembered.cache_clear()
 
     def _exact(self, name: str) -> list[Collection[T]]:
         values = self.under(name)

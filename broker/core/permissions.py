@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
 from broker.core.errors import BadPattern
+from broker.core.event import RESERVED_PREFIX
 from broker.core.index import PatternIndex
-from broker.core.patterns import parse_pattern
+from broker.core.patterns import MANY, parse_pattern
 
 _REMEMBERED_NAMES = 16
 _REMEMBERED = 256  # claims; a publisher brings the same one with each request
@@ -17,15 +18,18 @@ _REMEMBERED = 256  # claims; a publisher brings the same one with each request
 class Permission:
     """The right to publish events whose names match one of `patterns`."""
 
-    __slots__ = ("_index",)
+    __slots__ = ("_all", "_index")
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    def __init__(self, patterns: Collection[str]) -> None:
         self._index = PatternIndex[None](remember=_REMEMBERED_NAMES)
+        self._all = MANY in patterns
         for pattern in patterns:
             self._index.add(pattern, None)
 
     def covers(self, name: str) -> bool:
         """Whether an event of this name may be published."""
+        if self._all and not name.startswith(RESERVED_PREFIX):
+            return True
         return bool(self._index.match(name))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from broker.core.audience import NOBODY, Audience
 from broker.core.conditions import Claimed, Condition, Fixed, Scope
@@ -19,11 +19,10 @@ from broker.core.index import PatternIndex
 from broker.core.relations import Change, Facts, Relation, Step
 from broker.core.shapes import Shape, rank
 
-__all__ = ["NO_CHANGES", "Happening", "Policy", "Rule"]
+__all__ = ["Happening", "Policy", "Rule", "Ruling"]
 
-_REMEMBERED = 4096  # names, and forms of names
+REMEMBERED = 16_384  # names, and forms of names
 _RESERVED = RESERVED_PREFIX.removesuffix(".")
-NO_CHANGES: Final[tuple[Change, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +34,23 @@ class Rule:
     line: int | None = None
 
 
-class _Ruling(NamedTuple):
-    """What there is for events of one name. `fixed`: who may see them, where nothing else of them matters."""
+class Ruling(NamedTuple):
+    """What the policy says of all events of one name.
+
+    rule: None: the default counts. fixed: who may see them, where that is the same for all, and nothing is learned from
+    them.
+    """
 
     rule: Rule | None
     condition: Condition
     steps: Sequence[Step]
     fixed: Audience | None
+
+    def changes(self, happening: Happening) -> Sequence[Change]:
+        """What the event does to relations: to be handed to `Facts.add` and, after delivery, to `Facts.remove`."""
+        if not self.steps:
+            return ()
+        return sorted((step.change(happening) for step in self.steps), key=lambda change: change.action)
 
 
 class Policy:
@@ -84,24 +93,12 @@ class Policy:
         patterns = (pattern for shape in shapes for pattern in shape.patterns)
         self._literals = {segment for pattern in patterns for segment in pattern.split(".")} | {_RESERVED}
         # Names come again, and what is found for them stays the same for as long as the policy does.
-        self._remembered: dict[str, _Ruling] = {}
-        self._ruling_at = lru_cache(_REMEMBERED)(self._find_ruling)
+        self._remembered = lru_cache(REMEMBERED)(self._find_ruling)
+        self._ruling_at = lru_cache(REMEMBERED)(self._ruling_by)
 
     def with_relation(self, relation: Relation) -> Policy:
         """The same with one more relation, which is the broker's own."""
         return Policy({**self.relations, relation.name: relation}, self.rules, self.default)
-
-    def rule_for(self, name: str) -> Rule | None:
-        """The rule for events of this name; None: the default counts."""
-        return self._ruling_of(name).rule
-
-    def condition_for(self, name: str) -> Condition:
-        """What stands in `visible_to` for events of this name."""
-        return self._ruling_of(name).condition
-
-    def fixed_audience(self, name: str) -> Audience | None:
-        """Who may see every event of this name, where that is the same for all, and nothing is learned from them."""
-        return self._ruling_of(name).fixed
 
     def audience(
         self,
@@ -118,34 +115,29 @@ class Policy:
         as_of: the event's offset, when it is looked at later: who might have seen it then, for certain.
         """
         scope = Scope(happening, facts, [] if faults is None else faults, as_of)
-        return self.condition_for(happening.name).audience(scope)
+        return self.ruling(happening.name).condition.audience(scope)
 
     def changes(self, happening: Happening) -> Sequence[Change]:
-        """What the event does to relations: to be handed to `Facts.add` and, after delivery, to `Facts.remove`."""
-        steps = self._ruling_of(happening.name).steps
-        if not steps:
-            return NO_CHANGES
-        return sorted((step.change(happening) for step in steps), key=lambda change: change.action)
+        """See `Ruling.changes`."""
+        return self.ruling(happening.name).changes(happening)
 
-    def _ruling_of(self, name: str) -> _Ruling:
-        found = self._remembered.get(name)
-        if found is None:
-            # There may be millions of names, but they differ in segments that the policy does not spell out.
-            literals = self._literals
-            found = self._ruling_at(".".join([part if part in literals else "" for part in name.split(".")]))
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[name] = found
-        return found
+    def ruling(self, name: str) -> Ruling:
+        """What there is to say of events of this name."""
+        return self._remembered(name)
 
-    def _find_ruling(self, path: str) -> _Ruling:
+    def _find_ruling(self, name: str) -> Ruling:
+        # There may be millions of names, but they differ in segments that the policy does not spell out.
+        literals = self._literals
+        return self._ruling_at(".".join([part if part in literals else "" for part in name.split(".")]))
+
+    def _ruling_by(self, path: str) -> Ruling:
         """For the names of this form, in which segments that no pattern has are left empty."""
         places = sorted({place for places in self._index.match(path) for place in places})
         rule = self._ranked[places[0]] if places and places[0] < 0 else None
         condition = self.default if rule is None else rule.visible_to
         steps = [self._steps[place] for place in places if place >= 0]
         fixed = condition.fixed if isinstance(condition, Fixed) and not steps else None
-        return _Ruling(rule, condition, steps, fixed)
+        return Ruling(rule, condition, steps, fixed)
 
 
 def conditions_in(condition: Condition) -> Iterator[Condition]:

@@ -2,8 +2,9 @@
 
 Theory. An event's own additions count before its audience is taken, and its own removals after it was used: so there
 are two calls an event, `enter` and `leave`, and the audience is to be used in between, since it may be a live view of
-what is known. An event that is looked at later, for a client that comes back, changes nothing any more: `look_back`
-asks twice, the present policy about the present, and the policy of then about then; who is admitted by both gets it.
+what is known. An event whose name is all that the policy wants to know needs neither (`fixed`). An event that is looked
+at later, for a client that comes back, changes nothing any more: `look_back` asks twice, the present policy about the
+present, and the policy of then about then; who is admitted by both gets it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from broker.core.audience import NOBODY, AllOf, Audience
+from broker.core.conditions import Scope
 from broker.core.event import Record
 from broker.core.happening import Happening
-from broker.core.policy import NO_CHANGES, Policy
+from broker.core.policy import Policy
 from broker.core.relations import Change, Facts, Learned
 
 EARLIER_POLICIES: Final = 8
@@ -52,26 +54,29 @@ class Visibility:
         self.facts.keep(policy.relations, self._offset)
         self.version += 1
 
+    def fixed(self, name: str) -> Audience | None:
+        """Who may see all events of this name as long as this policy rules; None: each of them is to `enter`."""
+        return self._policy.ruling(name).fixed
+
     def enter(self, record: Record, faults: list[str]) -> tuple[Audience, Sequence[Change]]:
         """Learn what the event adds; who may see it, to be used before `leave` is called with the changes.
 
         faults: takes a line for each value that is missing or can't be used; lines name paths and kinds, never data.
         """
         self._offset = record.offset
-        fixed = self._policy.fixed_audience(record.event.name)
-        if fixed is not None:
-            return fixed, NO_CHANGES
         happening = Happening(record.event)
-        changes = self._policy.changes(happening)
+        ruling = self._policy.ruling(happening.name)
+        changes = ruling.changes(happening)
         if changes:
             self.facts.add(changes, record.offset)
             self.version += 1
         try:
-            audience = self._policy.audience(happening, self.facts, faults)
+            audience = ruling.condition.audience(Scope(happening, self.facts, faults))
         except BaseException:
             self.leave(changes)
             raise
-        faults += [change.fault for change in changes if change.fault is not None]
+        if changes:
+            faults += [change.fault for change in changes if change.fault is not None]
         return audience, changes
 
     def leave(self, changes: Sequence[Change]) -> None:
@@ -79,6 +84,10 @@ class Visibility:
         if changes:
             self.facts.remove(changes, self._offset)
             self.version += 1
+
+    def passed(self, offset: int) -> None:
+        """All events up to this offset have come, also those that did not need to `enter`."""
+        self._offset = offset
 
     def learn(self, record: Record) -> None:
         """Learn from an event that nobody is to see."""

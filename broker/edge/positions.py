@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from broker.core.event import Event, Record
+from broker.core.event import Event, Record, new_record
 
 KEY_BYTES = 32
 
@@ -89,7 +89,7 @@ class Positions:
         """What a log answers to those who append; an offset of None: the event's own id is known already."""
         new = [offset for offset in offsets if offset is not None]
         if len(new) == len(events) and not [event for event in events if event.id is not None]:  # as most batches are
-            return [*map(Record, events, self._new_ids(new), new)]
+            return [*map(new_record, zip(events, self._new_ids(new), new, strict=True))]
         pairs = list(zip(events, offsets, strict=True))
         ids = iter(self._new_ids([offset for event, offset in pairs if offset is not None and event.id is None]))
         return [

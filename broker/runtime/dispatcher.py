@@ -130,7 +130,8 @@ class Dispatcher:
             end = begin
             while end < len(records) and not turn.full:
                 self._route(records[end], turn)
-                end += 1
+                end = turn.follow(records, end + 1)
+            self.visibility.passed(records[end - 1].offset)
             await self._give_out(turn)
             self.position = records[end - 1].offset
         finally:
@@ -140,13 +141,17 @@ class Dispatcher:
         return end
 
     def _route(self, record: Record, turn: Routing) -> None:
-        faults: list[str] = []
         try:
+            fixed = self.visibility.fixed(record.event.name)
+            if fixed is not None:
+                turn.add(record, fixed, fixed=True)
+                return
+            faults: list[str] = []
             audience, changes = self.visibility.enter(record, faults)
             try:
                 if faults:
                     self._note(faults, record)
-                turn.add(Delivery(record), audience)
+                turn.add(record, audience)
             finally:  # whom the event takes out is out, also if something of ours failed on the way
                 if changes:
                     self.visibility.leave(changes)

@@ -11,7 +11,7 @@ from broker.core.directory import Directory
 from broker.core.errors import BrokerError
 from broker.core.index import PatternIndex
 
-REMEMBERED_NAMES = 1024
+REMEMBERED_NAMES = 16_384
 
 
 class Member(Viewer, Protocol):

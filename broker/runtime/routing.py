@@ -13,6 +13,7 @@ from itertools import chain
 
 from broker.core.audience import EVERYONE, Audience
 from broker.core.delivery import Bundle, Delivery
+from broker.core.event import Record
 from broker.runtime.connection import Connection
 from broker.runtime.registry import Registry
 
@@ -31,8 +32,8 @@ class Routing:
         self._registry = registry
         self._classes: list[_Class] = []
         self._by_key: dict[Hashable, _Class] = {}
-        self._for_everyone: dict[str, _Class] = {}  # by event name
-        self._deliveries: list[Delivery] = []
+        self._fixed: dict[str, _Class] = {}  # by event name, where that says it all
+        self._records: list[Record] = []
         self._added = 0
         self._looked_at = 0  # connections, one by one
 
@@ -41,41 +42,54 @@ class Routing:
         """Whether it is time to give out what there is, and to let others run."""
         return self._added >= EVENTS_PER_TURN or self._looked_at >= LOOKS_PER_TURN
 
-    def add(self, delivery: Delivery, audience: Audience) -> None:
-        """Route one more event."""
+    def add(self, record: Record, audience: Audience, *, fixed: bool = False) -> None:
+        """Route one more event. fixed: as long as this turn lasts, all of its name have this audience."""
         self._added += 1
-        name = delivery.record.event.name
-        found = self._for_everyone.get(name) if audience is EVERYONE else None
-        if found is None:
-            found = self._find_class(name, audience)
+        name = record.event.name
+        matching = self._registry.matching(name)
+        found = self._class_of(matching, audience) if matching else _Class(())
+        if fixed:
+            self._fixed[name] = found
         if found.members:
             if not found.places:
                 self._classes.append(found)
-            found.places.append(len(self._deliveries))
-            self._deliveries.append(delivery)
+            found.places.append(len(self._records))
+            self._records.append(record)
+
+    def follow(self, records: Sequence[Record], begin: int) -> int:
+        """Route those from `begin` on, each like the one of its name before it; returns where that is not possible."""
+        known, routed = self._fixed, self._records
+        if not known:
+            return begin
+        end = begin + min(len(records) - begin, EVENTS_PER_TURN - self._added)
+        for place in range(begin, end):
+            record = records[place]
+            found = known.get(record.event.name)
+            if found is None:
+                end = place
+                break
+            if found.members:
+                found.places.append(len(routed))
+                routed.append(record)
+        self._added += end - begin
+        return end
 
     def groups(self) -> Iterator[Group]:
         """Each group's events, joined, and its members, as they are now; a group with much to send comes in parts."""
         classes = self._classes
+        deliveries = [*map(Delivery, self._records)]
         if len(classes) == 1:
-            yield from _parts(self._deliveries, list(classes[0].members), alone=True)
+            yield from _parts(deliveries, list(classes[0].members), alone=True)
             return
         for chosen, members in _by_classes(classes).items():
             mine = [classes[number].places for number in _bits(chosen)]
             places = mine[0] if len(mine) == 1 else sorted(chain.from_iterable(mine))
-            yield from _parts([self._deliveries[place] for place in places], members)
-
-    def _find_class(self, name: str, audience: Audience) -> _Class:
-        matching = self._registry.matching(name)
-        found = self._class_of(matching, audience) if matching else _Class(())
-        if audience is EVERYONE:
-            self._for_everyone[name] = found
-        return found
+            yield from _parts([deliveries[place] for place in places], members)
 
     def _class_of(self, matching: Sequence[Collection[Connection]], audience: Audience) -> _Class:
         reach = audience.reach(self._registry.directory)
         if reach is not None and _size(reach) <= FEW:
-            return _Class(recipients(matching, reach, audience))
+            return _Class(_admitted(reach, matching, audience))
         key = _key(matching, audience)
         found = self._by_key.get(key)
         if found is None:
@@ -118,9 +132,7 @@ def recipients(
     Of those who match and those who may see, the smaller set is walked; the other one is only asked.
     """
     if reach is not None and _size(reach) < _size(matching):
-        return [
-            connection for connection in _once(reach) if _is_in(connection, matching) and audience.admits(connection)
-        ]
+        return _admitted(reach, matching, audience)
     if audience is EVERYONE:
         return _once(matching)
     return [connection for connection in _once(matching) if audience.admits(connection)]
@@ -145,6 +157,13 @@ def _bits(number: int) -> list[int]:
     while number := number ^ (1 << places[-1]):
         places.append(number.bit_length() - 1)
     return places
+
+
+def _admitted(
+    reach: Sequence[Collection[Connection]], matching: Sequence[Collection[Connection]], audience: Audience
+) -> Collection[Connection]:
+    """Those of `reach` who match and may see the event."""
+    return [connection for connection in _once(reach) if _is_in(connection, matching) and audience.admits(connection)]
 
 
 def _is_in(connection: Connection, collections: Sequence[Collection[Connection]]) -> bool:

@@ -16,7 +16,7 @@ from broker.core.audience import AUTHENTICATED, EVERYONE, NOBODY, Audience
 from broker.core.event import Event
 from broker.core.explain import explain
 from broker.core.happening import Placeholder
-from broker.core.policy import Happening, Policy
+from broker.core.policy import REMEMBERED, Happening, Policy
 from broker.core.policy_file import parse_policy
 from broker.core.ports import Identity
 from broker.core.relations import Action, Facts, Relation, Step
@@ -65,7 +65,7 @@ STRANGER = Identity()
 
 def test_what_no_rule_matches_has_the_default_which_is_nobody() -> None:
     assert seen(Policy(), ANN, happening("x")) is False
-    assert Policy().rule_for("x") is None
+    assert Policy().ruling("x").rule is None
     open_policy = parse_policy('default = "authenticated"', "p")
     assert seen(open_policy, ANN, happening("x")) is True
     assert seen(open_policy, STRANGER, happening("x")) is False
@@ -225,9 +225,9 @@ def test_a_step_whose_alternatives_both_match_counts_once() -> None:
 
 def test_no_wildcard_gives_away_the_broker_s_own_names() -> None:
     policy = parse_policy('[[rules]]\nevents = "**"\nvisible_to = "everyone"', "p")
-    assert policy.rule_for("broker.x") is None
+    assert policy.ruling("broker.x").rule is None
     literal = parse_policy('[[rules]]\nevents = "broker.x"\nvisible_to = "everyone"', "p")
-    assert literal.rule_for("broker.x") is literal.rules[0]
+    assert literal.ruling("broker.x").rule is literal.rules[0]
 
 
 # --- what is remembered of names
@@ -258,22 +258,12 @@ PAYLOADS = st.sampled_from([{}, {"members": ["ann"]}, {"members": ["bob"]}, {"me
 @given(st.lists(st.tuples(st.sampled_from(NAMES), PAYLOADS), max_size=30), st.integers(1, 12))
 def test_what_is_remembered_of_a_name_is_what_would_be_found_anew(looks: list[tuple[str, Any]], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_module, "_REMEMBERED", most)
+        patch.setattr(policy_module, "REMEMBERED", most)
         warm = parse_policy(OVERLAPPING, "p")
         for name, data in looks:
             cold = Policy(warm.relations, warm.rules, warm.default)
-            assert warm.rule_for(name) is cold.rule_for(name)
-            assert warm.condition_for(name) is cold.condition_for(name)
-            assert warm.fixed_audience(name) is cold.fixed_audience(name)
+            assert warm.ruling(name) == cold.ruling(name)
             assert list(warm.changes(happening(name, data))) == list(cold.changes(happening(name, data)))
-
-
-def test_no_more_names_are_remembered_than_may_be() -> None:
-    policy = rule('"everyone"', "games.<id>.created")
-    for number in range(3 * policy_module._REMEMBERED):
-        assert policy.rule_for(f"games.{number}.created") is policy.rules[0]
-        assert policy.rule_for(f"games.{number}.{number}") is None
-    assert len(policy._remembered) <= policy_module._REMEMBERED
 
 
 @pytest.mark.parametrize(
@@ -287,20 +277,20 @@ def test_no_more_names_are_remembered_than_may_be() -> None:
     ],
 )
 def test_whose_audience_never_differs(condition: str, name: str, fixed: Audience | None) -> None:
-    assert rule(condition, "a").fixed_audience(name) is fixed
+    assert rule(condition, "a").ruling(name).fixed is fixed
 
 
 def test_no_audience_is_fixed_where_something_is_learned() -> None:
     policy = parse_policy(OVERLAPPING, "p")
-    assert policy.fixed_audience("games.1.members.ann.created") is None
-    assert policy.fixed_audience("x") is not None
+    assert policy.ruling("games.1.members.ann.created").fixed is None
+    assert policy.ruling("x").fixed is not None
 
 
 def test_one_policy_knows_nothing_of_what_another_remembers() -> None:
     first, second = rule('"everyone"', "a"), rule('"nobody"', "b")
     for _ in range(2):
-        assert [first.rule_for(name) for name in "ab"] == [first.rules[0], None]
-        assert [second.rule_for(name) for name in "ab"] == [None, second.rules[0]]
+        assert [first.ruling(name).rule for name in "ab"] == [first.rules[0], None]
+        assert [second.ruling(name).rule for name in "ab"] == [None, second.rules[0]]
 
 
 class Name(str):
@@ -310,15 +300,15 @@ class Name(str):
 def test_names_are_remembered_up_to_a_bound_and_the_oldest_are_forgotten() -> None:
     policy = parse_policy(OVERLAPPING, "p")
     alive: weakref.WeakSet[Name] = weakref.WeakSet()
-    for number in range(6_000):
+    for number in range(REMEMBERED + 1_000):
         name = Name(f"groups.{number}.created")
         alive.add(name)
-        policy.rule_for(name)
+        policy.ruling(name)
         policy.changes(happening(name, {"members": ["ann"]}))
     del name
     gc.collect()
-    assert 0 < len(alive) <= 4_096
-    assert policy.rule_for("groups.0.created") is policy.rules[2]
+    assert 0 < len(alive) <= REMEMBERED
+    assert policy.ruling("groups.0.created").rule is policy.rules[2]
 
 
 # --- the slow model of an audience: one viewer at a time, straight from the notation

@@ -41,7 +41,7 @@ def test_the_shipped_policy_meets_every_expectation_of_its_cases() -> None:
 def test_each_rule_of_the_shipped_policy_has_a_case_of_its_own() -> None:
     policy = load_policy(ROOT / "policy.toml")
     cases = parse_cases((ROOT / "policy.test.toml").read_text(), "policy.test.toml")
-    assert {policy.rule_for(case.event.name) for case in cases} == {*policy.rules, None}
+    assert {policy.ruling(case.event.name).rule for case in cases} == {*policy.rules, None}
 
 
 def test_the_newcomer_and_the_leaver_both_see_the_event_that_concerns_them() -> None:

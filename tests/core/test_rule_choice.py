@@ -38,7 +38,7 @@ def test_the_rule_is_the_one_that_a_slow_reader_would_choose(patterns: list[str]
     for pattern in patterns:
         if matches(pattern, name) and (best is None or more_specific(pattern, best)):
             best = pattern
-    found = policy.rule_for(name)
+    found = policy.ruling(name).rule
     assert (found.shape.text if found else None) == best
 
 
@@ -56,13 +56,15 @@ def test_the_rule_is_the_one_that_a_slow_reader_would_choose(patterns: list[str]
 )
 def test_precedence_does_not_depend_on_the_order_in_the_file(better: str, worse: str, name: str) -> None:
     for order in ([better, worse], [worse, better]):
-        found = Policy(rules=[Rule(parse_shape(text), Fixed("nobody", NOBODY)) for text in order]).rule_for(name)
+        found = Policy(rules=[Rule(parse_shape(text), Fixed("nobody", NOBODY)) for text in order]).ruling(name).rule
         assert found is not None
         assert found.shape.text == better
 
 
 def test_of_equals_the_one_that_stands_first_counts() -> None:
     for order in (["**.a.**", "**.b.**"], ["**.b.**", "**.a.**"]):
-        found = Policy(rules=[Rule(parse_shape(text), Fixed("nobody", NOBODY)) for text in order]).rule_for("x.a.b.y")
+        found = (
+            Policy(rules=[Rule(parse_shape(text), Fixed("nobody", NOBODY)) for text in order]).ruling("x.a.b.y").rule
+        )
         assert found is not None
         assert found.shape.text == order[0]

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from broker.core.audience import EVERYONE, Audience
+from broker.core.conditions import Condition, Scope
 from broker.core.event import Event, Record
 from broker.core.happening import Happening
 from broker.core.leavers import Stay
 from broker.core.policy import Policy
 from broker.core.policy_file import parse_policy
 from broker.core.ports import Identity
-from broker.core.relations import Change, Facts, Learned
+from broker.core.relations import Change, Learned
 from broker.core.visibility import EARLIER_POLICIES, Visibility
 
 ADA, BOB, STRANGER = Identity("ada"), Identity("bob"), Identity()
@@ -92,24 +93,20 @@ def test_faults_of_what_an_event_teaches_and_of_who_sees_it_are_told() -> None:
     ]
 
 
-class FaultyPolicy(Policy):
-    """A policy with a fault of ours: nobody finds out who may see news."""
+class Faulty(Condition):
+    """A condition with a fault of ours: nobody finds out who may see an event."""
 
-    __slots__ = ()
+    def __str__(self) -> str:
+        return "faulty"
 
-    def audience(
-        self, happening: Happening, facts: Facts, faults: list[str] | None = None, *, as_of: int | None = None
-    ) -> Audience:
-        if as_of is None:
-            raise RuntimeError("a fault of ours")
-        return super().audience(happening, facts, faults, as_of=as_of)
+    def audience(self, scope: Scope) -> Audience:
+        raise RuntimeError("a fault of ours")
 
 
 def test_a_fault_of_ours_does_not_keep_in_whom_the_event_takes_out() -> None:
     history = History(MEMBERS)
     history.happens(SET, ["ada"])
-    good = policy(MEMBERS)
-    history.visibility.adopt(FaultyPolicy(good.relations, good.rules, good.default))
+    history.visibility.adopt(Policy(policy(MEMBERS).relations, default=Faulty()))
     with pytest.raises(RuntimeError, match="ours"):
         history.happens(CLEARED)
     assert history.visibility.statistics()["facts"] == 0

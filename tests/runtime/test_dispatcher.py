@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core.audience import Audience
+from broker.core.conditions import Condition, Scope
 from broker.core.errors import BrokerError, LogUnavailable
 from broker.core.event import Event, Record
-from broker.core.policy import Happening, Policy
+from broker.core.policy import Policy
 from broker.core.policy_file import parse_policy
-from broker.core.relations import Facts
 from broker.edge.memory_log import MemoryLog
 from broker.runtime.dispatcher import Dispatcher
 from broker.runtime.ingest import Ingest
@@ -329,25 +330,25 @@ async def test_a_log_that_keeps_failing_is_told_of_now_and_then_until_it_works_a
     assert [vars(entry)["times"] for entry in caplog.records if entry.message == "log.failed"] == [1, 10, 1]
 
 
-class FaultyPolicy(Policy):
-    """A policy with a fault of ours: it fails for some events."""
+class Faulty(Condition):
+    """A condition with a fault of ours: it fails for some events. good: what it says of the others."""
 
-    __slots__ = ()
+    def __init__(self, good: Condition) -> None:
+        self.good = good
 
-    def fixed_audience(self, name: str) -> None:
-        """Each event is looked at."""
+    def __str__(self) -> str:
+        return f"{self.good}, or it fails"
 
-    def audience(
-        self, happening: Happening, facts: Facts, faults: list[str] | None = None, *, as_of: int | None = None
-    ) -> Audience:
-        if happening.segments[-1] in ("faulty", "deleted"):
+    def audience(self, scope: Scope) -> Audience:
+        if scope.happening.segments[-1] in ("faulty", "deleted"):
             raise RuntimeError("a fault of ours")
-        return super().audience(happening, facts, faults, as_of=as_of)
+        return self.good.audience(scope)
 
 
-def faulty(text: str) -> FaultyPolicy:
+def faulty(text: str) -> Policy:
     policy = parse_policy(text, "policy.toml")
-    return FaultyPolicy(policy.relations, policy.rules, policy.default)
+    rules = [replace(rule, visible_to=Faulty(rule.visible_to)) for rule in policy.rules]
+    return Policy(policy.relations, rules, Faulty(policy.default))
 
 
 async def test_a_fault_of_ours_costs_one_event_and_not_those_that_follow() -> None:

@@ -32,7 +32,7 @@ def traces(registry: Registry[Connection]) -> dict[str, int]:
     return +Counter(
         connections=len(registry),
         members=len(directory),
-        users=len(directory.users()),
+        users=len(directory._by_user),
         authenticated=len(directory.authenticated()),
         admins=len(directory.with_claim("roles", "admin")),
         devs=len(directory.with_claim("roles", "dev")),

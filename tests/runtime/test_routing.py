@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
+from itertools import count, pairwise
 from unittest.mock import patch
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from broker.core.audience import AUTHENTICATED, EVERYONE, NOBODY, AllOf, AnyOf, Audience, Not, Users, UsersSince, Viewer
-from broker.core.delivery import Bundle, Delivery
+from broker.core.delivery import Bundle
 from broker.core.directory import Directory, V
 from broker.core.event import Event, Record
 from broker.core.ports import Identity
@@ -28,14 +28,15 @@ ADA, BOB, EVE = (Identity(user) for user in USERS)
 FACTS: dict[str, int] = {}  # the members of a relation, whom the events of a turn come to change
 LIVE = Users(FACTS)
 
+_offsets = count(1)
 sizes = st.sampled_from([1, 1, 1, 1, 20_000, 33_000, MAX_BUNDLE_BYTES, 70_000])
 events = st.tuples(names, audiences(LIVE, UsersSince(FACTS, 1)), sizes)
 changes = st.tuples(st.sampled_from(USERS), st.integers(0, 3))
 turns = st.lists(events | events | changes, max_size=12)
 
 
-def delivery(name: str, size: int = 1) -> Delivery:
-    return Delivery(Record(Event(name, b"1" * size), "1", 1))
+def record(name: str, size: int = 1) -> Record:
+    return Record(Event(name, b"1" * size), "1", next(_offsets))
 
 
 @contextmanager
@@ -45,12 +46,12 @@ def attached(crowd: Crowd) -> Iterator[tuple[Registry[Connection], Mapping[Conne
         yield registry, attach(stack, registry, crowd)
 
 
-def put_together(groups: list[Group]) -> dict[Connection, list[Delivery]]:
+def put_together(groups: list[Group]) -> dict[Connection, list[Record]]:
     """What each connection gets."""
-    got: dict[Connection, list[Delivery]] = defaultdict(list)
+    got: dict[Connection, list[Record]] = defaultdict(list)
     for bundle, group in groups:
         for connection in group:
-            got[connection] += bundle.deliveries
+            got[connection] += [each.record for each in bundle.deliveries]
     return dict(got)
 
 
@@ -66,7 +67,7 @@ async def test_each_gets_just_those_events_that_it_may_see_in_order_and_once(
     few: int, crowd: Crowd, turn: list[tuple[str, Audience, int] | tuple[str, int]]
 ) -> None:
     FACTS.clear()
-    expected: dict[Connection, list[Delivery]] = defaultdict(list)
+    expected: dict[Connection, list[Record]] = defaultdict(list)
     with patch("broker.runtime.routing.FEW", few), attached(crowd) as (registry, held):
         routing = Routing(registry)
         for step in turn:
@@ -76,7 +77,7 @@ async def test_each_gets_just_those_events_that_it_may_see_in_order_and_once(
                     FACTS[user] = since
                 continue
             name, audience, size = step
-            one = delivery(name, size)
+            one = record(name, size)
             routing.add(one, audience)
             for connection in asking_everybody(held, name, audience):
                 expected[connection].append(one)
@@ -118,7 +119,7 @@ async def test_events_of_one_class_go_to_all_of_its_members_in_one_group() -> No
     with attached(crowd) as (registry, held):
         routing = Routing(registry)
         for number in range(100):
-            routing.add(delivery(f"a.{number}"), EVERYONE)
+            routing.add(record(f"a.{number}"), EVERYONE)
         [(bundle, group)] = routing.groups()
         assert len(bundle.deliveries) == 100
         assert set(group) == set(held)
@@ -129,7 +130,7 @@ async def test_those_who_get_the_same_form_one_group_whatever_classes_there_are(
         ada, bob, eve = held
         routing = Routing(registry)
         for audience in (EVERYONE, Users(frozenset({"ada", "bob"})), Users(frozenset({"eve"})), NOBODY):
-            routing.add(delivery("a"), audience)
+            routing.add(record("a"), audience)
         assert {frozenset(group): len(bundle.deliveries) for bundle, group in routing.groups()} == {
             frozenset((ada, bob)): 2,
             frozenset((eve,)): 2,
@@ -140,7 +141,7 @@ async def test_audiences_that_are_equal_are_of_one_class() -> None:
     with attached([(ADA, {"**"}), (BOB, {"**"})]) as (registry, _):
         routing = Routing(registry)
         for _ in range(3):
-            routing.add(delivery("a"), AnyOf((Users(frozenset({"ada"})), Not(AUTHENTICATED))))
+            routing.add(record("a"), AnyOf((Users(frozenset({"ada"})), Not(AUTHENTICATED))))
         assert [len(bundle.deliveries) for bundle, _ in routing.groups()] == [3]
 
 
@@ -162,7 +163,7 @@ async def test_the_members_of_a_class_are_looked_up_once() -> None:
     with attached([(ADA, {"**"}), (BOB, {"**"})]) as (registry, held):
         routing, audience = Routing(registry), Asked()
         for _ in range(10):
-            routing.add(delivery("a"), audience)
+            routing.add(record("a"), audience)
         assert audience.times == len(held)
 
 
@@ -170,7 +171,7 @@ async def test_a_few_are_looked_at_each_time_and_do_not_fill_a_turn(monkeypatch:
     monkeypatch.setattr("broker.runtime.routing.LOOKS_PER_TURN", 1)
     with attached([(ADA, {"**"}), (BOB, {"**"}), (EVE, {"**"})]) as (registry, (ada, bob, _)):
         routing = Routing(registry)
-        sent = [delivery("a"), delivery("a")]
+        sent = [record("a"), record("a")]
         for each in sent:
             routing.add(each, Users(frozenset({"ada", "bob"})))
         assert not routing.full
@@ -180,7 +181,7 @@ async def test_a_few_are_looked_at_each_time_and_do_not_fill_a_turn(monkeypatch:
 async def test_who_matches_by_other_patterns_is_of_another_class() -> None:
     with attached([(ADA, {"a"}), (BOB, {"b"})]) as (registry, held):
         routing = Routing(registry)
-        first, second = delivery("a"), delivery("b")
+        first, second = record("a"), record("b")
         routing.add(first, EVERYONE)
         routing.add(second, EVERYONE)
         ada, bob = held
@@ -191,14 +192,14 @@ async def test_who_matches_by_other_patterns_is_of_another_class() -> None:
 async def test_an_event_for_nobody_makes_no_group(audience: Audience) -> None:
     with attached([(ADA, {"**"}), (BOB, {"a"})]) as (registry, _):
         routing = Routing(registry)
-        routing.add(delivery("a"), audience)
+        routing.add(record("a"), audience)
         assert list(routing.groups()) == []
 
 
 async def test_an_event_that_nobody_subscribed_to_makes_no_group() -> None:
     with attached([(ADA, {"a"})]) as (registry, _):
         routing = Routing(registry)
-        routing.add(delivery("b"), EVERYONE)
+        routing.add(record("b"), EVERYONE)
         assert list(routing.groups()) == []
 
 
@@ -214,7 +215,7 @@ async def test_nobody_s_collections_are_changed(
         routing = Routing(registry)
         for step in turn:
             if len(step) == 3:
-                routing.add(delivery(step[0]), step[1])
+                routing.add(record(step[0]), step[1])
         for _, group in routing.groups():
             assert all(group is not collection for collection in theirs(registry))
         assert collections(registry) == before
@@ -238,7 +239,7 @@ async def test_who_subscribes_or_leaves_once_the_groups_began_changes_nothing(au
     with attached([(ADA, {"**"}), (BOB, {"**"}), (EVE, set())]) as (registry, held):
         ada, bob, eve = held
         routing = Routing(registry)
-        sent = [delivery("a", MAX_BUNDLE_BYTES) for _ in range(6)]
+        sent = [record("a", MAX_BUNDLE_BYTES) for _ in range(6)]
         for number, one in enumerate(sent):
             routing.add(one, audiences[number % len(audiences)])
         groups = routing.groups()
@@ -252,7 +253,7 @@ async def test_who_subscribes_or_leaves_once_the_groups_began_changes_nothing(au
 async def test_members_that_are_being_served_may_leave_while_they_are_walked() -> None:
     with attached([(ADA, {"**"}), (BOB, {"**"})]) as (registry, held):
         routing = Routing(registry)
-        routing.add(delivery("a"), EVERYONE)
+        routing.add(record("a"), EVERYONE)
         served = []
         for _, group in routing.groups():
             for connection in group:
@@ -268,7 +269,7 @@ async def test_a_turn_is_full_with_so_many_events_though_nobody_wants_them() -> 
     routing = Routing(new_registry())
     for _ in range(EVENTS_PER_TURN):
         assert not routing.full
-        routing.add(delivery("a"), EVERYONE)
+        routing.add(record("a"), EVERYONE)
     assert routing.full
 
 
@@ -281,9 +282,9 @@ async def test_a_turn_is_full_when_so_many_connections_were_looked_at(
     monkeypatch.setattr("broker.runtime.routing.LOOKS_PER_TURN", 2 * looks)
     with attached([(ADA, {"**"}), (BOB, {"**"}), (Identity("zoe"), {"**"})]) as (registry, _):
         routing = Routing(registry)
-        routing.add(delivery("a"), audience)
+        routing.add(record("a"), audience)
         assert not routing.full
-        routing.add(delivery("a"), audience)  # of the same class: nobody is looked at again
+        routing.add(record("a"), audience)  # of the same class: nobody is looked at again
         assert not routing.full
-        routing.add(delivery("a"), AllOf((audience, EVERYONE)))
+        routing.add(record("a"), AllOf((audience, EVERYONE)))
         assert routing.full
