@@ -57,7 +57,7 @@ STEPS: Mapping[str, Sequence[str]] = {
         "broker/core/deflate",
         "broker/core/delivery",
     ),
-    "write to the sockets": ("broker/runtime/dispatcher.py:Dispatcher._offer",),
+    "write to the sockets": ("broker/runtime/dispatcher.py:Dispatcher._offer", "broker/runtime/shared_file"),
     "queues and their writers": ("broker/runtime/outbox", "broker/runtime/waiting", "broker/runtime/connection"),
     "dispatch": ("broker/runtime/dispatcher",),
 }

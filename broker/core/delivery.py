@@ -29,9 +29,12 @@ class Delivery:
 
 
 class Joined:
-    """Events in one form, one behind the other. alone: nobody else is likely to need any of them in this form."""
+    """Events in one form, one behind the other. alone: nobody else is likely to need any of them in this form.
 
-    __slots__ = ("_form", "count", "data", "deliveries", "size")
+    place: for whoever gives them out, to note where else they are.
+    """
+
+    __slots__ = ("_form", "count", "data", "deliveries", "place", "size")
 
     def __init__(self, deliveries: Sequence[Delivery], form: Form, *, alone: bool = False) -> None:
         self.deliveries = deliveries
@@ -44,6 +47,7 @@ class Joined:
         else:
             self.data = b"".join([each.encoded(form) for each in deliveries])
         self.size = len(self.data)
+        self.place: int | None = None
 
     def cut(self, sent: int) -> tuple[int, bytes]:
         """Where `sent` bytes are gone: how many events have at least begun, and what is missing of the last of them."""

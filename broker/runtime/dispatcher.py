@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 import trio
 
-from broker.core.delivery import Bundle, Delivery
+from broker.core.delivery import Bundle, Delivery, Joined
 from broker.core.errors import BrokerError, LogUnavailable
 from broker.core.event import Record
 from broker.core.forms import PLAIN
@@ -26,6 +27,7 @@ from broker.runtime.ingest import Batch, EndOfIngest, Ingest
 from broker.runtime.outbox import Fate
 from broker.runtime.registry import Registry
 from broker.runtime.routing import Routing
+from broker.runtime.shared_file import SharedFile
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Dispatcher:
     def __init__(self, log: Log, policy: Policy, registry: Registry[Connection]) -> None:
         self._log = log
         self._registry = registry
+        self._shared = SharedFile()
         self._offered = 0
         self._faults: Counter[str] = Counter()  # by their text, which names paths and kinds, so there are few
         self._told = 0, 0  # the version of what is known, and the last offset, that the log was told of
@@ -76,6 +79,10 @@ class Dispatcher:
 
     async def run(self, ingest: Ingest) -> None:
         """Dispatch until the door is closed and nothing is left."""
+        with closing(self._shared):
+            await self._run(ingest)
+
+    async def _run(self, ingest: Ingest) -> None:
         while True:
             try:
                 batches = await ingest.take(_BATCHES_AT_ONCE)
@@ -197,9 +204,12 @@ class Dispatcher:
 
     async def _offer(self, bundle: Bundle, members: Sequence[Connection]) -> None:
         # What stands in this loop costs as often as there are deliveries.
+        shared = self._shared
+        shared.clear()
         form = members[0].form if members else PLAIN
         events = bundle.joined(form)
         data, size, count = events.data, events.size, events.count
+        place = self._share(events, len(members))
         gone = 0
         offers = self._offered + bundle.size // _BYTES_AN_OFFER
         for connection in members:
@@ -207,8 +217,12 @@ class Dispatcher:
                 form = connection.form
                 events = bundle.joined(form)
                 data, size = events.data, events.size
+                place = self._share(events, len(members))
             try:
-                sent = connection.outbox.straight(data)
+                if place is None:
+                    sent = connection.outbox.straight(data)
+                else:
+                    sent = connection.outbox.straight_from(shared.descriptor, place, size)
             except OSError:  # full; or broken, which shows when the writer tries
                 sent = 0
             gone += count
@@ -224,6 +238,12 @@ class Dispatcher:
                 await trio.lowlevel.checkpoint()
         self.counters["deliveries"] += gone
         self._offered = offers
+
+    def _share(self, events: Joined, sockets: int) -> int | None:
+        """Where these events are in the file that sockets share, if they are there."""
+        if events.place is None:
+            events.place = self._shared.put(events.data, sockets)
+        return events.place
 
     def _queue(self, connection: Connection, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

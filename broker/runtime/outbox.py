@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final, Protocol
 
 import trio
 
@@ -22,11 +23,32 @@ MAX_CONTROL_FRAMES = 16
 WRITE_TIMEOUT = 30.0  # seconds that one write may take; a queue bound alone does not help when the writer is stuck
 
 Write = Callable[[bytes], Awaitable[None]]
-WriteNow = Callable[[bytes], int]
 
 
-def _not_now(_data: bytes) -> int:
-    return 0
+class Socket(Protocol):
+    """Where bytes go without waiting: at least one, and as many as there is room for now; else OSError."""
+
+    def send(self, data: bytes, /) -> int:
+        """Send these; returns how many have gone."""
+        ...
+
+    def send_from(self, descriptor: int, place: int, size: int, /) -> int:
+        """Send so many from that place of a file on; returns how many have gone."""
+        ...
+
+
+class _Nobody:
+    """In the place of a socket to which nothing may go now."""
+
+    def send(self, _data: bytes) -> int:
+        return 0
+
+    def send_from(self, _descriptor: int, _place: int, _size: int) -> int:
+        return 0
+
+
+_NOBODY: Final[Socket] = _Nobody()
+_NOT_NOW: Final = _NOBODY.send, _NOBODY.send_from
 
 
 class Overflow(Enum):
@@ -76,8 +98,8 @@ class Outbox:
     `finished` is set when the writer has ended; `broken` tells that half a frame may have gone out, after which
     nothing may be written to that socket any more.
 
-    `straight` writes whole events to the socket without waiting, as many bytes as it takes now, or raises OSError:
-    0 where something is before them. Whoever calls it tells by `went` if that was not all.
+    `straight` and `straight_from` are the socket's `send` and `send_from`, for whole events; they send nothing where
+    something is before these. Whoever calls them tells by `went` if that was not all.
     """
 
     __slots__ = (
@@ -88,12 +110,13 @@ class Outbox:
         "_idle",
         "_queue",
         "_rest",
+        "_socket",
         "_waiting_bytes",
-        "_write_now",
         "broken",
         "finished",
         "limits",
         "straight",
+        "straight_from",
     )
 
     def __init__(self, limits: QueueLimits) -> None:
@@ -105,8 +128,8 @@ class Outbox:
         self._close: bytes | None = None
         self._rest = b""
         self._idle = False  # nothing waits, nothing is being written, and it may be written without waiting
-        self._write_now: WriteNow = _not_now
-        self.straight: WriteNow = _not_now  # the same while idle
+        self._socket: Socket = _NOBODY
+        self.straight, self.straight_from = _NOT_NOW
         self._drained: trio.Event | None = None
         self.finished = trio.Event()
         self.broken = False
@@ -175,13 +198,13 @@ class Outbox:
             await self._drained.wait()
         return self._close is None
 
-    async def run(self, write: Write, write_now: WriteNow = _not_now) -> None:
+    async def run(self, write: Write, socket: Socket = _NOBODY) -> None:
         """Write what waits, all of it in one call each time, until the close frame has gone or the socket fails.
 
         write: writes all the bytes that it is given, and raises `trio.BrokenResourceError` if it can't.
-        write_now: writes what it can without waiting, at least a byte, and returns how many that was; else OSError.
+        socket: by which the same can be done without waiting, where it can.
         """
-        self._write_now = write_now
+        self._socket = socket
         try:
             while not await self._write_what_waits(write):
                 pass
@@ -189,7 +212,7 @@ class Outbox:
             self.broken = True
         finally:
             self._busy()
-            self._write_now = _not_now
+            self._socket = _NOBODY
             self.broken = self.broken or bool(self._rest)
             if self._close is None:
                 self._close = b""
@@ -204,7 +227,7 @@ class Outbox:
         """Write once; True if that was the end."""
         self._idle = not (self._queue.count or self._control or self._rest or self._close is not None)
         if self._idle:
-            self.straight = self._write_now
+            self.straight, self.straight_from = self._socket.send, self._socket.send_from
             self._tell_drained()
         first = await self._queue.wait()
         self._busy()
@@ -265,7 +288,7 @@ class Outbox:
 
     def _busy(self) -> None:
         self._idle = False
-        self.straight = _not_now
+        self.straight, self.straight_from = _NOT_NOW
 
     def _forget(self, frame: bytes) -> None:
         self._waiting_bytes -= len(frame)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 import trio
+from trio.socket import from_stdlib_socket as from_stdlib
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from broker.core.delivery import Delivery, Joined
@@ -27,7 +28,7 @@ from broker.runtime.registry import Registry
 from broker.runtime.services import ConnectionLimits
 from tests.edge.streams import client_frame, read_answer, read_frame, read_to_end
 from tests.fakes import CLOSE, TEXT, services
-from tests.runtime.sockets import send_now
+from tests.runtime.sockets import memory, send_now
 from tests.system.certificates import Certificates
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -36,6 +37,9 @@ UPGRADE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n"
 ) % KEY
 GOODBYE = client_frame(CLOSE, (1000).to_bytes(2, "big"))
+
+
+Pair = Callable[[], tuple[trio.SocketStream, trio.SocketStream]]
 
 
 def delivery(data: bytes = b"1") -> Delivery:
@@ -50,6 +54,13 @@ def connection(queue: QueueLimits | None = None) -> Connection:
 def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     client, server = trio.socket.socketpair()
     return trio.SocketStream(client), trio.SocketStream(server)
+
+
+def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    return trio.SocketStream(from_stdlib(client)), trio.SocketStream(from_stdlib(server))
 
 
 @asynccontextmanager
@@ -68,24 +79,16 @@ async def conversing(party: Connection, client: trio.abc.Stream, server: trio.ab
 # Which way events go.
 
 
-async def test_on_a_socket_events_go_straight() -> None:
-    client, server = socket_pair()
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("pair", [socket_pair, tcp_pair])
+async def test_on_a_socket_events_go_straight(pair: Pair, shared: bool) -> None:
+    client, server = pair()
     party = connection()
-    async with conversing(party, client, server):
-        events = Joined([delivery(b"1"), delivery(b"2")], PLAIN)
-        assert send_now(party.outbox, events) == 2
-        assert os.read(client.socket.fileno(), 1000) == events.data  # there already, and nobody else has run
-
-
-async def test_on_a_tcp_socket_events_go_straight() -> None:
-    listener, *_ = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    client = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
-    server = await listener.accept()
-    party = connection()
-    async with conversing(party, client, server):
-        assert send_now(party.outbox, Joined([delivery()], PLAIN)) == 1
-        assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
-    await listener.aclose()
+    with memory(used=shared) as file:
+        async with conversing(party, client, server):
+            events = Joined([delivery(b"1"), delivery(b"2")], PLAIN)
+            assert send_now(party.outbox, events, file) == 2
+            assert os.read(client.socket.fileno(), 1000) == events.data  # there already, and nobody else has run
 
 
 async def test_commands_are_answered_between_events_that_go_straight() -> None:
@@ -138,25 +141,30 @@ async def test_on_any_other_stream_events_go_by_the_writer() -> None:
         assert await read_frame(client) == (TEXT, b'{"event":"a","data":1}')
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("pair", [socket_pair, tcp_pair])
 @pytest.mark.parametrize("size", [10, 1_000, 10_000, 100_000])
-async def test_frames_are_whole_and_in_order_however_little_the_socket_takes(size: int) -> None:
-    client, server = socket_pair()
+async def test_frames_are_whole_and_in_order_however_little_the_socket_takes(
+    size: int, pair: Pair, shared: bool
+) -> None:
+    client, server = pair()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     party = connection(QueueLimits(frames=1_000, bytes=10_000_000))
     taken = []
-    async with conversing(party, client, server):
-        events = [delivery(b'[%d, "%b"]' % (number, b"x" * size)) for number in range(60)]
-        for begin in range(0, len(events), 3):
-            part = Joined(events[begin : begin + 3], PLAIN)
-            taken.append(send_now(party.outbox, part))
-            for event in part.deliveries[taken[-1] :]:
-                party.offer(event)
-            await trio.lowlevel.checkpoint()
-        expected = b"".join(event.encoded() for event in events)
-        got = bytearray()
-        while len(got) < len(expected):
-            got += await client.receive_some()
-        assert got == expected
+    with memory(used=shared) as file:
+        async with conversing(party, client, server):
+            events = [delivery(b'[%d, "%b"]' % (number, b"x" * size)) for number in range(60)]
+            for begin in range(0, len(events), 3):
+                part = Joined(events[begin : begin + 3], PLAIN)
+                taken.append(send_now(party.outbox, part, file))
+                for event in part.deliveries[taken[-1] :]:
+                    party.offer(event)
+                await trio.lowlevel.checkpoint()
+            expected = b"".join(event.encoded() for event in events)
+            got = bytearray()
+            while len(got) < len(expected):
+                got += await client.receive_some()
+            assert got == expected
     assert taken[0] > 0
     assert size < 1_000 or min(taken) == 0
 
@@ -252,9 +260,10 @@ WAYS_TO_END: list[Callable[[Served, Connection], Awaitable[None]]] = [
 ]
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("end", WAYS_TO_END)
 async def test_nothing_is_written_to_a_descriptor_whose_connection_has_ended(
-    end: Callable[[Served, Connection], Awaitable[None]], mock_clock: MockClock
+    end: Callable[[Served, Connection], Awaitable[None]], shared: bool, mock_clock: MockClock
 ) -> None:
     served = Served(mock_clock)
     straight: list[int] = []
@@ -263,25 +272,26 @@ async def test_nothing_is_written_to_a_descriptor_whose_connection_has_ended(
         """Say something whenever there is a turn, and for a while after the end."""
         turns = 10
         while turns:
-            straight.append(send_now(party.outbox, Joined([delivery()], PLAIN)))
+            straight.append(send_now(party.outbox, Joined([delivery()], PLAIN), file))
             party.outbox.control(PING)
             party.outbox.answer(b"\x81\x00")
             turns -= ended.is_set()
             await trio.lowlevel.checkpoint()
 
     ended = trio.Event()
-    async with trio.open_nursery() as nursery:
+    with memory(used=shared) as file:
+        async with trio.open_nursery() as nursery:
 
-        async def serve() -> None:
-            await served.serve()
-            ended.set()
+            async def serve() -> None:
+                await served.serve()
+                ended.set()
 
-        nursery.start_soon(serve)
-        party = await served.open()
-        nursery.start_soon(insist, party, ended)
-        while not straight:
-            await trio.lowlevel.checkpoint()
-        await end(served, party)
-        await served.client.aclose()
+            nursery.start_soon(serve)
+            party = await served.open()
+            nursery.start_soon(insist, party, ended)
+            while not straight:
+                await trio.lowlevel.checkpoint()
+            await end(served, party)
+            await served.client.aclose()
     assert sum(straight) > 0
     assert served.what_the_other_got() == b""

@@ -83,7 +83,7 @@ class House:
         """The same, by a socket; if none is given, by one that takes bytes at once."""
         client = client or ByTheWire(Socket())
         connection = self._connection(user, claims, queue)
-        self._nursery.start_soon(connection.outbox.run, client.socket.write, client.socket.write_now)
+        self._nursery.start_soon(connection.outbox.run, client.socket.write, client.socket)
         await self._follow(client, connection, patterns)
         return client
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from broker.core.audience import Audience
 from broker.core.event import Event
-from broker.core.policy import Policy
+from broker.core.forms import PLAIN
 from broker.core.ports import Identity
 from broker.runtime.connection import Connection
 from broker.runtime.outbox import Overflow, QueueLimits
 from broker.runtime.services import ConnectionLimits
+from broker.runtime.shared_file import MANY, WORTH_IT
 from tests.fakes import CLOSE, TEXT, attached, frames_in, services
-from tests.runtime.house import OPEN, House, forever, house, seen
+from tests.runtime.house import House, forever, house, seen
 from tests.runtime.sockets import Socket, counting_steps
 
 CROWD = 1_000
@@ -100,6 +101,66 @@ async def test_an_event_that_is_too_long_for_the_queue_goes_straight_to_an_idle_
         assert seen(ada) == [("a", "x" * 100)]
 
 
+# What many get.
+
+
+LARGE = "x" * WORTH_IT
+
+
+@pytest.mark.parametrize(("clients", "shares"), [(MANY - 1, 0), (MANY, 1)])
+async def test_what_is_large_and_for_many_is_sent_from_memory_that_they_share(clients: int, shares: int) -> None:
+    async with house() as home:
+        crowd = [await home.join_by_wire(f"user-{number}", "**") for number in range(clients)]
+        await home.publish(("a", LARGE))
+        await home.publish(("a", 1))
+        for client in crowd:
+            assert seen(client) == [("a", LARGE), ("a", 1)]
+            assert client.socket.shared == shares
+
+
+async def test_each_form_is_shared_by_those_who_want_it() -> None:
+    async with house() as home:
+        crowd = [await home.join_by_wire(f"user-{number}", "**") for number in range(2 * MANY)]
+        for number, connection in enumerate(home.registry):
+            connection.form = PLAIN.with_ids if number % 2 else PLAIN
+        for _ in range(3):
+            (given,) = await home.publish(("a", LARGE))
+            for number, client in enumerate(crowd):
+                *_, last = client.json()
+                assert last == {"event": "a", "data": LARGE, **({"id": given} if number % 2 else {})}
+        assert {client.socket.shared for client in crowd} == {3}
+
+
+rooms = st.lists(st.integers(0, 3 * len(LARGE)), min_size=MANY, max_size=MANY)
+
+
+@given(st.lists(st.tuples(rooms, st.integers(1, 3)), min_size=1, max_size=4))
+async def test_the_order_holds_however_much_of_what_they_share_each_socket_takes(
+    steps: list[tuple[list[int], int]],
+) -> None:
+    async with house() as home:
+        crowd = [await home.join_by_wire(f"user-{number}", "**") for number in range(MANY)]
+        expected: list[tuple[str, object]] = []
+        for takes, size in steps:
+            for client, room in zip(crowd, takes, strict=True):
+                client.socket.room = room
+            batch = [("e", f"{len(expected) + number}{LARGE}") for number in range(size)]
+            expected += batch
+            await home.publish(*batch)
+        for client in crowd:
+            assert seen(client) == expected
+
+
+async def test_memory_that_is_not_to_be_had_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    async with house() as home:
+        crowd = [await home.join_by_wire(f"user-{number}", "**") for number in range(MANY)]
+        await home.publish(("a", LARGE))
+        for client in crowd:
+            assert seen(client) == [("a", LARGE)]
+            assert client.socket.shared == 0
+
+
 # Everybody has a turn.
 
 
@@ -146,7 +207,7 @@ async def attend(home: House, connection: Connection, socket: Socket | None) -> 
         if socket is None:
             await connection.outbox.run(forever)
         else:
-            await connection.outbox.run(socket.write, socket.write_now)
+            await connection.outbox.run(socket.write, socket)
 
 
 @pytest.mark.parametrize("idle", [True, False], ids=["straight", "queued"])
@@ -163,26 +224,13 @@ async def test_a_large_crowd_does_not_keep_the_others_from_running(idle: bool, e
         nursery.cancel_scope.cancel()
 
 
-class Looked(Policy):
-    """An open policy that counts the events for which it was asked."""
-
-    __slots__ = ("events",)
-
-    def __init__(self) -> None:
-        super().__init__(default=OPEN.default)
-        self.events = 0
-
-    def fixed_audience(self, name: str) -> Audience | None:
-        self.events += 1
-        return super().fixed_audience(name)
-
-
-async def test_a_large_batch_does_not_keep_the_others_from_running_though_nobody_wants_it() -> None:
-    policy = Looked()
-    async with house(policy) as home:
-        with watching(lambda: policy.events) as strides:
-            await home.publish(*(("a", number) for number in range(1_000)))
-    assert policy.events == 1_000
+@pytest.mark.parametrize("default", ['"everyone"', '{ users = "data" }'], ids=["fixed", "asked"])
+async def test_a_large_batch_does_not_keep_the_others_from_running_though_nobody_wants_it(default: str) -> None:
+    async with house(f"default = {default}") as home:
+        dispatcher = home.dispatcher
+        with watching(lambda: dispatcher.position) as strides:
+            await home.publish(*(("a", str(number)) for number in range(1_000)))
+    assert dispatcher.position == 1_000
     assert strides.longest <= EVENTS
 
 

@@ -26,7 +26,7 @@ async def writing(out: Outbox, *, straight: bool = False) -> AsyncIterator[Socke
     socket = Socket()
     async with trio.open_nursery() as nursery:
         if straight:
-            nursery.start_soon(out.run, socket.write, socket.write_now)
+            nursery.start_soon(out.run, socket.write, socket)
         else:
             nursery.start_soon(out.run, socket.write)
         await wait_all_tasks_blocked()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 from broker.core.delivery import Joined
 from broker.core.forms import PLAIN
 from broker.runtime.outbox import MAX_CONTROL_FRAMES, Fate, Outbox, OutboxStatistics, Overflow, QueueLimits
-from tests.runtime.sockets import Piece, send_now
+from tests.runtime.sockets import Piece, memory, send_now
 
 ANSWER = ""
 DROPPING = (Overflow.DROP_OLDEST, Overflow.DROP_NEWEST)
@@ -159,30 +161,37 @@ class Socket:
         self.begun.append(data)
         await self.open.wait()
 
-    def write_now(self, data: bytes) -> int:
+    def send(self, data: bytes, /) -> int:
         if not self.room:
             raise BlockingIOError
         self.begun.append(data[: self.room])
         return min(self.room, len(data))
 
+    def send_from(self, descriptor: int, place: int, size: int, /) -> int:
+        return self.send(os.pread(descriptor, size, place))
 
+
+@pytest.mark.parametrize("shared", [False, True])
 @given(limits, steps, ends)
 @example(QueueLimits(5, 3, Overflow.DISCONNECT), BEYOND_THREE_BYTES, [])
 @example(QueueLimits(5, 3, Overflow.DROP_OLDEST), BEYOND_THREE_BYTES, [])
 @example(QueueLimits(5, 3, Overflow.DROP_NEWEST), BEYOND_THREE_BYTES, [])
 @example(QueueLimits(5, 3, Overflow.LATEST), BEYOND_THREE_BYTES, [])
-async def test_it_does_what_the_slow_model_does(limits: QueueLimits, sequence: list[Step], end: list[Step]) -> None:
+async def test_it_does_what_the_slow_model_does(
+    shared: bool, limits: QueueLimits, sequence: list[Step], end: list[Step]
+) -> None:
     out, socket, model = Outbox(limits), Socket(), Model(limits)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(out.run, socket.write, socket.write_now)
-        await wait_all_tasks_blocked()
-        for number, step in enumerate([*sequence, *end, ("open",)]):
-            await take(step, number, out, socket, model)
-            await settle(model)
-            assert socket.begun == model.written
-            assert out.statistics() == model.statistics()
-            assert out.finished.is_set() == (model.ended and not model.stuck)
-        nursery.cancel_scope.cancel()
+    with memory(used=shared) as file:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(out.run, socket.write, socket)
+            await wait_all_tasks_blocked()
+            for number, step in enumerate([*sequence, *end, ("open",)]):
+                await take(step, number, out, socket, model, file)
+                await settle(model)
+                assert socket.begun == model.written
+                assert out.statistics() == model.statistics()
+                assert out.finished.is_set() == (model.ended and not model.stuck)
+            nursery.cancel_scope.cancel()
     event(f"{len(socket.begun)} writes")
 
 
@@ -192,14 +201,14 @@ async def settle(model: Model) -> None:
     model.settle()
 
 
-async def take(step: Step, number: int, out: Outbox, socket: Socket, model: Model) -> None:
+async def take(step: Step, number: int, out: Outbox, socket: Socket, model: Model, file: int | None) -> None:
     """Take one step, and hold the answers of the outbox against the model's."""
     match step:
         case ("offer", name, size):
             assert out.offer(bytes([number]) * size, name) is model.offer(bytes([number]) * size, name)
         case ("dispatch", events):
             pieces = [Piece(bytes([number]) * size, name) for name, size in events]
-            gone = send_now(out, Joined(pieces, PLAIN))
+            gone = send_now(out, Joined(pieces, PLAIN), file)
             assert gone == model.straight([piece.frame for piece in pieces])
             for piece, (name, _) in list(zip(pieces, events, strict=True))[gone:]:
                 await settle(model)
@@ -250,12 +259,15 @@ class Slow:
             self.got += data[at : at + 3]
         self.busy = False
 
-    def write_now(self, data: bytes) -> int:
+    def send(self, data: bytes, /) -> int:
         assert not self.busy
         if not self.room:
             raise BlockingIOError
         self.got += data[: self.room]
         return min(self.room, len(data))
+
+    def send_from(self, descriptor: int, place: int, size: int, /) -> int:
+        return self.send(os.pread(descriptor, size, place))
 
 
 @dataclass
@@ -326,7 +338,7 @@ async def test_frames_go_whole_and_in_a_legal_order_however_the_writer_is_schedu
 ) -> None:
     out, story, socket = Outbox(limits), Story(), Slow(breaks_at if ending == "break" else None)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(out.run, socket.write, socket.write_now)
+        nursery.start_soon(out.run, socket.write, socket)
         for step in sequence:
             await pass_by(step, socket)
             tell(step, out, story)

@@ -33,7 +33,7 @@ async def writing(out: Outbox) -> AsyncIterator[Socket]:
     """A writer at work on `out`, which may write without waiting too, as long as the block lasts."""
     socket = Socket()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(out.run, socket.write, socket.write_now)
+        nursery.start_soon(out.run, socket.write, socket)
         await wait_all_tasks_blocked()
         yield socket
         nursery.cancel_scope.cancel()
@@ -356,7 +356,7 @@ async def test_nothing_goes_straight_once_the_writer_has_failed(failure: type[Ex
         raise failure
 
     out.offer(b"a", "n")
-    await out.run(write, socket.write_now)
+    await out.run(write, socket)
     say_all(out)
     assert socket.got == b""
 
@@ -379,7 +379,7 @@ async def test_a_writer_cancelled_before_it_wrote_the_rest_of_a_frame_leaves_the
 ) -> None:
     out, socket = outbox(), Socket()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(out.run, socket.write, socket.write_now)
+        nursery.start_soon(out.run, socket.write, socket)
         await wait_all_tasks_blocked()
         socket.room = 1
         say(out, b"aa")
@@ -393,7 +393,7 @@ async def test_a_writer_that_is_being_cancelled_still_keeps_frames_whole(
 ) -> None:
     out, socket = outbox(), Socket()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(out.run, socket.write, socket.write_now)
+        nursery.start_soon(out.run, socket.write, socket)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()  # it shall hear of it when it runs next
         say(out, b"aa")

@@ -234,7 +234,7 @@ async def listening(home: House, nursery: trio.Nursery, place: str) -> Socket:
         await trio.sleep_forever()
         raise AssertionError
 
-    nursery.start_soon(connection.outbox.run, socket.write, socket.write_now)
+    nursery.start_soon(connection.outbox.run, socket.write, socket)
     await wait_all_tasks_blocked()
     nursery.start_soon(connection.run, receive)
     await wait_all_tasks_blocked()

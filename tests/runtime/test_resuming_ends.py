@@ -211,7 +211,7 @@ async def converse(home: House, place: str, socket: Socket, cancel_at: int) -> b
     async with trio.open_nursery() as nursery:
         cancellation = CancelAt(cancel_at, nursery)
         trio.lowlevel.add_instrument(cancellation)
-        nursery.start_soon(ada.outbox.run, socket.write, socket.write_now)
+        nursery.start_soon(ada.outbox.run, socket.write, socket)
         nursery.start_soon(ada.run, receive)
     trio.lowlevel.remove_instrument(cancellation)
     await wait_all_tasks_blocked()

@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -132,3 +133,16 @@ async def test_whoever_does_not_read_over_tls_is_put_out(
         for _ in range(30):
             publish(name, VERY_LARGE)
         assert await ada.closed() == 4008
+
+
+async def test_a_crowd_gets_it_byte_for_byte_while_some_of_them_read_late(brokers: Brokers) -> None:
+    broker = brokers.start("[websocket]\nqueue_bytes = 100000000\n")
+    texts = [
+        f"{number}{LARGE}" for number in range(60)
+    ]  # far more than the memory that they share, and than their sockets
+    async with AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(raw_websocket(broker, f"user-{each}", "large")) for each in range(20)]
+        for text in texts:
+            broker.publish("large", text)
+        for raw in crowd:
+            assert [json.loads(await raw.text())["data"] for _ in texts] == texts
