@@ -51,6 +51,17 @@ async def test_each_gets_only_its_own_when_events_go_straight() -> None:
         assert seen(bob) == [("to.bob", 2)]
 
 
+async def test_what_several_publishers_bring_at_the_same_time_shares_a_write() -> None:
+    async with house() as home:
+        ada = await home.join_by_wire("ada", "**")
+        async with trio.open_nursery() as publishers:
+            for number in range(60):
+                publishers.start_soon(home.ingest.publish, [Event("e", b"%d" % number)])
+        await wait_all_tasks_blocked()
+        assert sorted(seen(ada)) == [("e", number) for number in range(60)]
+        assert len(ada.socket.straight) == 1
+
+
 Burst = tuple[int, bool, int, bool]
 bursts = st.lists(
     st.tuples(st.integers(0, 120), st.booleans(), st.integers(1, 4), st.booleans()), min_size=1, max_size=12
