@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.core.audience import EVERYONE, Audience
+from broker.core.audience import EVERYONE, NOBODY, Audience
 from broker.core.conditions import Condition, Scope
 from broker.core.event import Event, Record
 from broker.core.happening import Happening
@@ -118,6 +118,15 @@ def test_a_fault_of_ours_does_not_keep_in_whom_the_event_takes_out() -> None:
 def test_an_event_for_everyone_is_so_later_too() -> None:
     history = History('"everyone"')
     assert history.visibility.look_back(history.happens(NEWS)) is EVERYONE
+
+
+def test_events_that_did_not_need_to_enter_are_ruled_later_by_the_policy_of_then() -> None:
+    visibility = Visibility(policy('"nobody"'))
+    assert visibility.fixed(NEWS) is NOBODY
+    visibility.passed(5)
+    visibility.adopt(policy('"everyone"'))
+    looks = [visibility.look_back(Record(Event(NEWS, b"{}"), str(offset), offset)) for offset in (5, 6)]
+    assert [look.admits(ADA) for look in looks] == [False, True]
 
 
 def test_who_came_after_an_event_does_not_get_it_later() -> None:

@@ -89,6 +89,35 @@ async def test_each_gets_just_those_events_that_it_may_see_in_order_and_once(
         check_that_each_is_in_one_group(groups)
 
 
+fixed = st.dictionaries(names, st.sampled_from([EVERYONE, AUTHENTICATED, NOBODY]))
+
+
+@pytest.mark.parametrize("few", [0, FEW])
+@given(members, st.lists(names, max_size=20), fixed)
+@example([(ADA, {"a"}), (BOB, {"**"})], ["a", "b", "a", "b", "a"], {"a": EVERYONE, "b": NOBODY})
+@example([(ADA, {"a"}), (Identity(), {"**"})], ["a", "b", "a", "b", "a"], {"a": AUTHENTICATED})
+async def test_those_that_follow_go_where_the_first_of_their_name_went(
+    few: int, crowd: Crowd, sequence: list[str], fixed: Mapping[str, Audience]
+) -> None:
+    with patch("broker.runtime.routing.FEW", few), attached(crowd) as (registry, held):
+        routing = Routing(registry)
+        records = [record(name) for name in sequence]
+        place = asked = 0
+        while place < len(records):
+            name = sequence[place]
+            routing.add(records[place], fixed.get(name, Users({"ada"})), fixed=name in fixed)
+            place = routing.follow(records, place + 1)
+            asked += 1
+        expected: dict[Connection, list[Record]] = defaultdict(list)
+        for one in records:
+            for connection in asking_everybody(held, one.event.name, fixed.get(one.event.name, Users({"ada"}))):
+                expected[connection].append(one)
+        groups = list(routing.groups())
+        assert put_together(groups) == expected
+        check_bundles(groups)
+        assert asked == len({*sequence} & {*fixed}) + sum(name not in fixed for name in sequence)
+
+
 def check_bundles(groups: list[Group]) -> None:
     """They are neither longer than they may be nor shorter than need be."""
     for bundle, _ in groups:
@@ -270,6 +299,16 @@ async def test_a_turn_is_full_with_so_many_events_though_nobody_wants_them() -> 
     for _ in range(EVENTS_PER_TURN):
         assert not routing.full
         routing.add(record("a"), EVERYONE)
+    assert routing.full
+
+
+async def test_so_many_follow_as_a_turn_takes_and_no_more() -> None:
+    routing = Routing(new_registry())
+    records = [record("a") for _ in range(EVENTS_PER_TURN + 10)]
+    routing.add(records[0], EVERYONE, fixed=True)
+    assert routing.follow(records[:10], 1) == 10
+    assert not routing.full
+    assert routing.follow(records, 10) == EVENTS_PER_TURN
     assert routing.full
 
 
