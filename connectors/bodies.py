@@ -14,7 +14,7 @@ from broker.core.errors import PublisherError, UnsupportedMediaType
 from broker.core.event import Event
 from broker.core.http import Headers, Request
 from connectors.cloudevents import NameFrom, batch, binary, is_json, structured
-from connectors.decode import decode_at, decode_json, decode_ndjson
+from connectors.decode import Parts, decode_at, decode_json, decode_ndjson
 
 _CE_PREFIX = "ce-"
 _FORM_ENCODED = "application/x-www-form-urlencoded"
@@ -62,8 +62,8 @@ def form_of(request: Request) -> Form:
     return form
 
 
-def decode_body(request: Request, form: Form, text: bytes, source: str, name_from: NameFrom) -> list[Event]:
-    """Read the events of a body.
+def decode_body(request: Request, form: Form, text: bytes, source: str, name_from: NameFrom) -> Parts:
+    """Read the events of a body, part by part.
 
     source: the connector's name, for the events. name_from: which attribute of a CloudEvent names it.
 
@@ -75,11 +75,11 @@ def decode_body(request: Request, form: Form, text: bytes, source: str, name_fro
         case Form.LINES:
             return decode_ndjson(text, source)
         case Form.CLOUDEVENT:
-            return [decode_at(0, text, partial(structured, source=source, name_from=name_from))]
+            return iter([[decode_at(0, text, partial(structured, source=source, name_from=name_from))]])
         case Form.CLOUDEVENTS:
             return batch(text, source, name_from)
         case Form.BINARY:
-            return [decode_at(0, text, lambda body: _binary(request, bytes(body), source, name_from))]
+            return iter([[decode_at(0, text, lambda body: _binary(request, bytes(body), source, name_from))]])
 
 
 def _binary(request: Request, body: bytes, source: str, name_from: NameFrom) -> Event:

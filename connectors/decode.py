@@ -2,16 +2,19 @@
 
 An event is `{"event": NAME, "data": PAYLOAD}`, with an `"id"` if the publisher has one. The payload is checked in
 full here, once, and kept byte for byte as it came. What CloudEvents look like is in `connectors/cloudevents.py`.
+
+A text may hold so many events that reading them all would keep everybody else waiting. So those of a text are read in
+parts, each of them when it is asked for.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -22,6 +25,11 @@ from broker.core.payload import check_text, check_texts
 T = TypeVar("T")
 Text = bytes | msgspec.Raw
 DecodeOne = Callable[[Text], Event]
+DecodeAll = Callable[[Sequence[Text]], list[Event] | None]
+Parts = Iterator[list[Event]]
+
+AT_ONCE: Final = 1000  # events of a part; a millisecond or two
+_SMALL: Final = 65_536  # bytes of an array that is read as a whole
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,51 +66,53 @@ def decode_payload(text: bytes) -> bytes:
     return checked(parse(_payload, text, _NO_EVENT))
 
 
-def decode_json(text: bytes, source: str) -> list[Event]:
+def decode_json(text: bytes, source: str) -> Parts:
     """Read a JSON text that is one event or an array of events.
 
     Raises BadEvent with the index of the first bad one; BadPayload where the text as a whole is no JSON.
     """
     decode = partial(decode_event, source=source)
     if not begins_with(b"[", text):
-        return [decode_at(0, text, decode)]
-    with suppress(*_REFUSALS):
-        return _events(_envelopes.decode(text), text, source)
-    return decode_array(text, decode)
+        yield [decode_at(0, text, decode)]
+        return
+    events = _decode_small(text, source)
+    if events is None:
+        yield from decode_array(text, decode, partial(decode_lines, source=source))
+    else:
+        yield events
 
 
-def decode_ndjson(text: bytes, source: str) -> list[Event]:
+def decode_ndjson(text: bytes, source: str) -> Parts:
     """Read newline-delimited JSON, one event a line; blank lines count for nothing.
 
     Raises BadEvent with the index of the first bad event.
     """
     lines = [line for line in text.split(b"\n") if line.strip()]
-    events = decode_lines(lines, source)
-    if events is None:
-        return [decode_at(index, line, partial(decode_event, source=source)) for index, line in enumerate(lines)]
-    return events
+    return _parts(lines, partial(decode_event, source=source), partial(decode_lines, source=source))
 
 
-def decode_lines(lines: Sequence[bytes], source: str) -> list[Event] | None:
+def decode_lines(lines: Sequence[Text], source: str) -> list[Event] | None:
     """Read one event a line, all at once; None where at least one of them is bad."""
     with suppress(*_REFUSALS):
         return _events([_envelope.decode(line) for line in lines], b"".join(lines), source)
     return None
 
 
-def decode_array(text: bytes, decode: DecodeOne) -> list[Event]:
+def decode_array(text: bytes, decode: DecodeOne, decode_all: DecodeAll | None = None, at_once: int = AT_ONCE) -> Parts:
     """Read an array, which begins with `[`, of what `decode` reads.
+
+    decode_all: reads several at once, or returns None where at least one of them is bad. at_once: events of a part.
 
     Raises BadEvent with the index of the first bad one; BadPayload where the text as a whole is no JSON.
     """
     try:
         items = parse(_array, text, _NO_EVENT)
     except PublisherError as error:
-        index = _place_of_fault(text, decode)
+        index = yield from _place_of_fault(text, decode)
         if index is None:
             raise
         raise BadEvent(index, str(error)) from error
-    return [decode_at(index, item, decode) for index, item in enumerate(items)]
+    yield from _parts(items, decode, decode_all, at_once)
 
 
 def decode_at(index: int, text: Text, decode: DecodeOne) -> Event:
@@ -146,6 +156,23 @@ def begins_with(bracket: bytes, text: bytes) -> bool:
     return text.lstrip()[:1] == bracket
 
 
+def _parts(texts: Sequence[Text], decode: DecodeOne, decode_all: DecodeAll | None, at_once: int = AT_ONCE) -> Parts:
+    for begin in range(0, len(texts), at_once):
+        part = texts[begin : begin + at_once]
+        events = decode_all(part) if decode_all else None
+        if events is None:
+            events = [decode_at(index, text, decode) for index, text in enumerate(part, start=begin)]
+        yield events
+
+
+def _decode_small(text: bytes, source: str) -> list[Event] | None:
+    """Read a short array as a whole; None where it is not short, or at least one event in it is bad."""
+    if len(text) <= _SMALL:
+        with suppress(*_REFUSALS):
+            return _events(_envelopes.decode(text), text, source)
+    return None
+
+
 def _events(envelopes: Iterable[_Envelope], text: bytes, source: str) -> list[Event]:
     """The events of a text, whose payloads are checked together where that is possible."""
     events = [new_event((each.event, bytes(each.data), each.id, source)) for each in envelopes]
@@ -153,8 +180,8 @@ def _events(envelopes: Iterable[_Envelope], text: bytes, source: str) -> list[Ev
     return events
 
 
-def _place_of_fault(text: bytes, decode: DecodeOne) -> int | None:
-    """Which item makes an array unreadable; None if it is the array itself.
+def _place_of_fault(text: bytes, decode: DecodeOne) -> Generator[list[Event], None, int | None]:
+    """Which item makes an array unreadable; None if it is the array itself. Its parts are empty, for the pauses.
 
     The fast decoder refuses the text as a whole, so a slower and more lenient one takes it item by item.
     """
@@ -168,4 +195,6 @@ def _place_of_fault(text: bytes, decode: DecodeOne) -> int | None:
         except (ValueError, RecursionError, PublisherError):
             return index
         index += 1
+        if index % AT_ONCE == 0:
+            yield []
     return None

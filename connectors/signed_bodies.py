@@ -15,7 +15,7 @@ from broker.core.event import Event
 from broker.core.http import Request
 from connectors.bodies import Form, decode_body, form_of
 from connectors.cloudevents import NameFrom
-from connectors.decode import begins_with, checked, decode_at, decode_event, decode_payload, parse
+from connectors.decode import Parts, begins_with, checked, decode_at, decode_event, decode_payload, parse
 from connectors.signatures import Source
 
 Members = Mapping[str, msgspec.Raw]
@@ -39,15 +39,18 @@ def signed_form_of(request: Request) -> Form:
     return form
 
 
-def decode_signed(request: Request, form: Form, text: bytes, source: Source, name_from: NameFrom) -> list[Event]:
-    """Read the events of a body that `source` has signed.
+def decode_signed(request: Request, form: Form, text: bytes, source: Source, name_from: NameFrom) -> Parts:
+    """Read the events of a body that `source` has signed, part by part.
 
     Raises PublisherError; BadEvent with the index of the first bad event, where there is one.
     """
     if form is Form.EVENTS and begins_with(b"{", text):
-        events = [decode_at(0, text, lambda one: _decode_one(request, bytes(one), source))]
-    else:
-        events = decode_body(request, form, text, source.label, name_from)
+        return iter([[decode_at(0, text, lambda one: _decode_one(request, bytes(one), source))]])
+    return decode_body(request, form, text, source.label, name_from)
+
+
+def identified(request: Request, events: list[Event], source: Source) -> list[Event]:
+    """All events of a body, each with the id by which a retry is known, where this kind of sender has one."""
     return _with_ids(events, request.header("webhook-id")) if source.kind == "standard-webhooks" else events
 
 

@@ -32,8 +32,9 @@ from broker.core.permissions import Permission, permission_of
 from broker.core.ports import Authenticator, Publisher
 from connectors.bodies import decode_body, form_of
 from connectors.cloudevents import NameFrom
+from connectors.decode import Parts
 from connectors.signatures import Kind, Signatures, headers_of, kinds_of
-from connectors.signed_bodies import decode_signed, signed_form_of
+from connectors.signed_bodies import decode_signed, identified, signed_form_of
 
 __all__ = ["PATIENCE", "SOURCE", "Webhook"]
 
@@ -109,7 +110,7 @@ class Webhook:
         form = form_of(request)
         async with self._bodies:
             body = await request.read_body(self._max_body)
-            events = decode_body(request, form, body, SOURCE, self._name_from)
+            events = await _all_of(decode_body(request, form, body, SOURCE, self._name_from))
             _check_permitted(events, permission, "this token")
             return await publisher.publish(events, timeout=PATIENCE)
 
@@ -120,7 +121,8 @@ class Webhook:
         async with self._unproven:
             body = await request.read_body(self._max_body)
             source = self._signatures.source_of(kind, headers, body)
-            events = decode_signed(request, form, body, source, self._name_from)
+            read = await _all_of(decode_signed(request, form, body, source, self._name_from))
+            events = identified(request, read, source)
             _check_permitted(events, source.permission, f"the source {source.name!r}")
             return await publisher.publish(events, timeout=PATIENCE)
 
@@ -177,6 +179,15 @@ class _Room:
 
     async def __aexit__(self, *_: object) -> None:
         self._places.release()
+
+
+async def _all_of(parts: Parts) -> list[Event]:
+    """All events, between whose parts the others have their turn."""
+    events = next(parts, [])
+    for part in parts:
+        await trio.lowlevel.checkpoint()
+        events += part
+    return events
 
 
 def _check_permitted(events: Sequence[Event], permission: Permission, publisher: str) -> None:

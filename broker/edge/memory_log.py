@@ -14,6 +14,7 @@ from broker.core.relations import Learned
 from broker.edge.positions import KEY_BYTES, Positions, opening
 from broker.edge.retention import Retention
 
+AT_ONCE = 1000  # events that are taken before the others have their turn
 _OVERHEAD = 400  # bytes that a held event takes beyond its texts: measured on CPython 3.11, rounded up
 
 # Name, payload, id of its own, source, size, time. A bare tuple, of which there may be a million: unlike objects of a
@@ -41,9 +42,11 @@ class MemoryLog:
         await trio.lowlevel.checkpoint_if_cancelled()  # it never waits, and who calls it has just waited
         now = self._clock()
         self._forget(now)  # before, for the time that has passed, and after, for what has come
-        offsets = self._take(events, now)
-        self._forget(now)
-        return self._positions.answers(events, offsets)
+        answers = self._append(events[:AT_ONCE], now)
+        for begin in range(AT_ONCE, len(events), AT_ONCE):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            answers += self._append(events[begin : begin + AT_ONCE], now)
+        return answers
 
     def learn(self, learned: Learned) -> None:
         """See `Log` in `core/ports.py`. Who learned it lives as long as this log does, so nothing need be kept."""
@@ -97,6 +100,11 @@ class MemoryLog:
     @property
     def _first_offset(self) -> int:
         return self._next_offset - len(self._held)
+
+    def _append(self, events: Sequence[Event], now: float) -> list[Record | str]:
+        offsets = self._take(events, now)
+        self._forget(now)
+        return self._positions.answers(events, offsets)
 
     def _take(self, events: Sequence[Event], now: float) -> list[int | None]:
         offsets: list[int | None] = []

@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 
 from broker.core.errors import PublisherError
 from broker.core.event import Event
-from connectors.bodies import Form, decode_body, form_of
+from connectors import bodies
+from connectors.bodies import Form, form_of
 from connectors.webhook import Webhook
+from tests.connectors.parts import whole
 from tests.connectors.posting import JSON, MAX_BODY, NDJSON, Door, Words, answer, post, said, unread
+
+decode_body = whole(bodies.decode_body)
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 
 from broker.core.errors import BadEvent, BadPayload, PublisherError
 from broker.core.event import MAX_ID_BYTES, Event, check_publishable
-from connectors.cloudevents import batch, binary, is_json, structured
+from connectors import cloudevents
+from connectors.cloudevents import binary, is_json, structured
+from tests.connectors.parts import whole
+
+batch = whole(cloudevents.batch)
 
 MINIMAL = {"specversion": "1.0", "id": "A234", "source": "/shop/1", "type": "orders.created"}
 # The example of the JSON event format (version 1.0.2, section 3.2), with JSON for data.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -13,7 +14,11 @@ from hypothesis import strategies as st
 from broker.core.errors import BadEvent, BadPayload, PublisherError
 from broker.core.event import Event
 from broker.core.payload import MAX_DEPTH
-from connectors.decode import decode_event, decode_json, decode_ndjson, decode_payload
+from connectors import decode
+from connectors.decode import AT_ONCE, decode_event, decode_payload
+from tests.connectors.parts import whole
+
+decode_json, decode_ndjson = whole(decode.decode_json), whole(decode.decode_ndjson)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -171,9 +176,9 @@ def test_an_unknown_field_is_named() -> None:
 @example(b'{"event":"a","\xff":1}')
 @example(b"[" * 100_000)
 def test_random_bytes_are_at_worst_the_publisher_s_fault(text: bytes) -> None:
-    for decode in (decode_event, decode_json, decode_ndjson):
+    for read in (decode_event, decode_json, decode_ndjson):
         with suppress(PublisherError):
-            decode(text, "x")
+            read(text, "x")
     with suppress(PublisherError):
         decode_payload(text)
 
@@ -267,6 +272,36 @@ def test_ndjson_is_one_event_a_line(end: bytes) -> None:
 @pytest.mark.parametrize("text", [b"", b"\n", b" \r\n\t"])
 def test_ndjson_may_be_empty(text: bytes) -> None:
     assert decode_ndjson(text, "x") == []
+
+
+READ = pytest.mark.parametrize(
+    ("read", "joined"),
+    [
+        (decode.decode_json, lambda texts: b"[" + b" ,".join(texts) + b"]"),
+        (decode.decode_ndjson, lambda texts: b"\n \n".join(texts)),
+    ],
+    ids=["an array", "lines"],
+)
+Read = Callable[[bytes, str], decode.Parts]
+Join = Callable[[list[bytes]], bytes]
+
+
+@READ
+def test_many_events_are_read_in_parts(read: Read, joined: Join) -> None:
+    texts = [b'{"event":"a.%d","data":"%b"}' % (number, b"x" * 40) for number in range(3 * AT_ONCE + 1)]
+    parts = [*read(joined(texts), "x")]
+    assert [len(part) for part in parts] == [AT_ONCE, AT_ONCE, AT_ONCE, 1]
+    assert [event.name for part in parts for event in part] == [f"a.{number}" for number in range(len(texts))]
+
+
+@READ
+@pytest.mark.parametrize("bad", [0, 1, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 7])
+def test_the_first_bad_event_of_many_is_told_by_its_index_among_all(read: Read, joined: Join, bad: int) -> None:
+    texts = [b'{"event":"a","data":"%b"}' % (b"x" * 60)] * (3 * AT_ONCE)
+    texts[bad] = texts[-1] = b'{"evnt":"a"}'
+    with pytest.raises(BadEvent) as caught:
+        whole(read)(joined(texts), "x")
+    assert caught.value.index == bad
 
 
 def test_the_first_bad_line_is_told_by_its_index_among_events() -> None:

@@ -25,6 +25,9 @@ from tests.connectors.posting import (
     said,
     unread,
 )
+from tests.turns import somebody_else
+
+CLOUDEVENT = b'{"specversion":"1.0","id":"1","source":"/s","type":"games.1.created","data":{"a":1}}'
 
 # --- 202 -------------------------------------------------------------------------------------------------------------
 
@@ -51,6 +54,43 @@ async def test_what_is_taken_is_answered_with_the_ids(body: bytes, media_type: s
     response = await answer(post(body, media_type), door)
     assert (response.status, said(response)) == (202, {"ids": [f"id {index}" for index in range(number)]})
     assert door.events == [Event("games.1.created", b'{"a":1}', None, "webhook")] * number
+
+
+@pytest.mark.parametrize(
+    ("one", "join", "media_type", "events", "turns"),
+    [
+        (EVENT, b"\n", NDJSON, 20_000, 18),
+        (EVENT, b",", JSON, 20_000, 18),
+        (CLOUDEVENT, b",", "application/cloudevents-batch+json", 1_280, 18),
+    ],
+    ids=["lines", "array", "CloudEvents"],
+)
+async def test_a_body_of_many_events_does_not_keep_the_others_waiting(
+    one: bytes, join: bytes, media_type: str, events: int, turns: int
+) -> None:
+    body = join.join([one] * events)
+    webhook, door = Webhook(Words(), path="/in", max_body=10_000_000), Door()
+    async with somebody_else() as other:
+        response = await answer(post(b"[%b]" % body if join == b"," else body, media_type), door, webhook)
+    assert response.status == 202
+    assert len(door.events) == events
+    assert other.turns >= turns
+
+
+async def test_to_find_what_is_wrong_in_a_large_body_does_not_keep_the_others_waiting() -> None:
+    body = b"[%b,nonsense]" % b",".join([EVENT] * 20_000)
+    webhook = Webhook(Words(), path="/in", max_body=10_000_000)
+    async with somebody_else() as other:
+        response = await answer(post(body), webhook=webhook)
+    assert (response.status, said(response)["index"]) == (400, 20_000)
+    assert other.turns >= 18
+
+
+async def test_of_many_events_none_is_taken_if_the_last_one_is_bad() -> None:
+    door = Door()
+    body = b"\n".join([EVENT] * 5_000 + [b"nonsense"])
+    response = await answer(post(body, NDJSON), door, Webhook(Words(), path="/in", max_body=10_000_000))
+    assert (response.status, said(response)["index"], door.events) == (400, 5_000, [])
 
 
 async def test_an_id_of_the_publisher_is_kept() -> None:
