@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from broker.core.errors import BadEvent, BadPayload, PublisherError
-from broker.core.event import Event, new_event
+from broker.core.event import AT_ONCE, Event, new_event
 from broker.core.payload import check_text, check_texts
 
 T = TypeVar("T")
@@ -28,7 +28,6 @@ DecodeOne = Callable[[Text], Event]
 DecodeAll = Callable[[Sequence[Text]], list[Event] | None]
 Parts = Iterator[list[Event]]
 
-AT_ONCE: Final = 1000  # events of a part; a millisecond or two
 _SMALL: Final = 65_536  # bytes of an array that is read as a whole
 
 

@@ -12,6 +12,7 @@ from broker.core.errors import BadEvent, BadName, PublisherError
 MAX_NAME_BYTES = 255
 MAX_ID_BYTES = 255
 RESERVED_PREFIX = "broker."
+AT_ONCE: Final = 1000  # events of a batch that are dealt with before the others have their turn: a millisecond or two
 
 _SEGMENT = r"[^.*<>{},\s\x00-\x1f\x7f-\x9f]+"
 _NAME = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*")

@@ -9,12 +9,12 @@ from secrets import token_bytes
 import trio
 
 from broker.core.errors import LogGap
-from broker.core.event import Event, Record
+from broker.core.event import AT_ONCE, Event, Record
 from broker.core.relations import Learned
 from broker.edge.positions import KEY_BYTES, Positions, opening
 from broker.edge.retention import Retention
+from broker.runtime.locking import acquire
 
-AT_ONCE = 1000  # events that are taken before the others have their turn
 _OVERHEAD = 400  # bytes that a held event takes beyond its texts: measured on CPython 3.11, rounded up
 
 # Name, payload, id of its own, source, size, time. A bare tuple, of which there may be a million: unlike objects of a
@@ -35,17 +35,25 @@ class MemoryLog:
         self._own_ids: dict[str, int] = {}  # those that publishers chose; ours can be read back
         self._bytes = 0
         self._next_offset = 1
+        self._one_append = trio.Semaphore(1, max_value=1)
         self._positions = Positions(token_bytes(KEY_BYTES), [opening(1)])
 
     async def append(self, events: Sequence[Event]) -> Sequence[Record | str]:
         """See `Log` in `core/ports.py`."""
-        await trio.lowlevel.checkpoint_if_cancelled()  # it never waits, and who calls it has just waited
+        await trio.lowlevel.checkpoint_if_cancelled()  # mostly it does not wait, and who calls it has just waited
+        await acquire(self._one_append)
+        try:
+            return await self._append(events)
+        finally:
+            self._one_append.release()
+
+    async def _append(self, events: Sequence[Event]) -> list[Record | str]:
         now = self._clock()
         self._forget(now)  # before, for the time that has passed, and after, for what has come
-        answers = self._append(events[:AT_ONCE], now)
+        answers = self._append_part(events[:AT_ONCE], now)
         for begin in range(AT_ONCE, len(events), AT_ONCE):
             await trio.lowlevel.cancel_shielded_checkpoint()
-            answers += self._append(events[begin : begin + AT_ONCE], now)
+            answers += self._append_part(events[begin : begin + AT_ONCE], now)
         return answers
 
     def learn(self, learned: Learned) -> None:
@@ -101,7 +109,7 @@ class MemoryLog:
     def _first_offset(self) -> int:
         return self._next_offset - len(self._held)
 
-    def _append(self, events: Sequence[Event], now: float) -> list[Record | str]:
+    def _append_part(self, events: Sequence[Event], now: float) -> list[Record | str]:
         offsets = self._take(events, now)
         self._forget(now)
         return self._positions.answers(events, offsets)

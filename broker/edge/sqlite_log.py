@@ -19,7 +19,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import trio
 
 from broker.core.errors import LogGap, LogUnavailable
-from broker.core.event import Event, Record
+from broker.core.event import AT_ONCE, Event, Record
 from broker.core.relations import Learned
 from broker.core.telling import is_telling
 from broker.edge import sqlite_facts, sqlite_segments
@@ -30,6 +30,7 @@ from broker.edge.segments import placed_ids
 from broker.edge.sqlite_file import Execute, LogFile, NoRoom
 from broker.edge.sqlite_ids import SqliteIds, Turn
 from broker.edge.sqlite_segments import Held, Marks
+from broker.runtime.locking import acquire
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -95,7 +96,7 @@ class SqliteLog:
 
     async def append(self, events: Sequence[Event]) -> Sequence[Record | str]:
         """See `Log` in `core/ports.py`."""
-        await _acquire(self._one_append)
+        await acquire(self._one_append)
         try:
             return await self._append(events)
         finally:
@@ -178,10 +179,16 @@ class SqliteLog:
         self._held = written.held
         self._safely_learned = learned.offset
         self._ids.moved(written.turn, written.added_ids, written.held.end)
-        answers = self._positions.answers(events, written.offsets) if written.room else []
-        self._recent.add((each for each in answers if isinstance(each, Record)), self._held.first)
         if not written.room:
+            self._recent.add((), self._held.first)
             raise NoRoom
+        answers: list[Record | str] = []
+        for begin in range(0, len(events), AT_ONCE):
+            if begin:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            part = self._positions.answers(events[begin : begin + AT_ONCE], written.offsets[begin : begin + AT_ONCE])
+            self._recent.add((each for each in part if isinstance(each, Record)), self._held.first)
+            answers += part
         return answers
 
     async def _in_reader(self, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
@@ -227,14 +234,6 @@ class SqliteLog:
             self._file.tidy()
         added = [(offset, event.id) for event, offset in zip(events, offsets, strict=True) if offset and event.id]
         return _Written(room, offsets, added if room else [], held, turn)
-
-
-async def _acquire(lock: trio.Lock) -> None:
-    """As `lock.acquire`, but without a turn of everybody else where nobody has it: a thread is waited for anyway."""
-    try:
-        lock.acquire_nowait()
-    except trio.WouldBlock:
-        await lock.acquire()
 
 
 def _number(events: Sequence[Event], known: Set[str], begin: int) -> list[int | None]:

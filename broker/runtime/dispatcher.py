@@ -24,6 +24,7 @@ from broker.core.telling import is_telling
 from broker.core.visibility import Visibility
 from broker.runtime.connection import Connection
 from broker.runtime.ingest import Batch, EndOfIngest, Ingest
+from broker.runtime.locking import acquire
 from broker.runtime.outbox import Fate
 from broker.runtime.registry import Registry
 from broker.runtime.routing import Routing
@@ -131,7 +132,7 @@ class Dispatcher:
 
     async def _take_turn(self, records: Sequence[Record], begin: int) -> int:
         """Give out some of the records, from `begin` on; returns where the next turn begins."""
-        await _acquire(self.between_turns)
+        await acquire(self.between_turns)
         try:
             turn = Routing(self._registry)
             end = begin
@@ -252,11 +253,3 @@ class Dispatcher:
                 self.counters["deliveries"] += 1
             else:
                 self.counters[f"deliveries_{fate.value}"] += 1
-
-
-async def _acquire(lock: trio.Semaphore) -> None:
-    """As `lock.acquire`, which lets others run even where nobody has it."""
-    try:
-        lock.acquire_nowait()
-    except trio.WouldBlock:
-        await lock.acquire()

@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.core.errors import BadEvent, BadPayload, PublisherError
-from broker.core.event import Event
+from broker.core.event import AT_ONCE, Event
 from broker.core.payload import MAX_DEPTH
 from connectors import decode
-from connectors.decode import AT_ONCE, decode_event, decode_payload
+from connectors.decode import decode_event, decode_payload
 from tests.connectors.parts import whole
 
 decode_json, decode_ndjson = whole(decode.decode_json), whole(decode.decode_ndjson)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.errors import LogGap
-from broker.core.event import Event, Record
+from broker.core.event import AT_ONCE, Event, Record
 from broker.core.ports import Log
 from broker.core.relations import Learned
 from broker.edge.memory_log import MemoryLog
@@ -178,17 +178,58 @@ async def test_an_append_that_is_cancelled_took_all_or_none(log: Log) -> None:
     assert (held, new) in ((0, [True, True]), (2, [False, False]))
 
 
-async def test_batches_that_come_at_once_are_not_mixed(log: Log) -> None:
+@pytest.mark.parametrize(("batches", "size"), [(50, 5), (4, AT_ONCE + 5)])
+async def test_batches_that_come_at_once_are_not_mixed(log: Log, batches: int, size: int) -> None:
     taken: list[list[int]] = []
 
     async def append() -> None:
-        taken.append([record.offset for record in records(await log.append([event()] * 5))])
+        taken.append([record.offset for record in records(await log.append([event()] * size))])
 
     async with trio.open_nursery() as nursery:
-        for _ in range(50):
+        for _ in range(batches):
             nursery.start_soon(append)
-    assert sorted(offset for offsets in taken for offset in offsets) == list(range(1, 251))
-    assert all(offsets == list(range(offsets[0], offsets[0] + 5)) for offsets in taken)
+    assert sorted(offset for offsets in taken for offset in offsets) == list(range(1, batches * size + 1))
+    assert all(offsets == list(range(offsets[0], offsets[0] + size)) for offsets in taken)
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of one task."""
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self._task = task
+        self.taken = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.taken += task is self._task
+
+
+async def test_a_large_batch_is_taken_in_many_steps(make_log: MakeLog) -> None:
+    log = make_log(100_000)
+    batch = [Event("a", b"%d" % number) for number in range(10 * AT_ONCE + 1)]
+    trio.lowlevel.add_instrument(steps := Steps(trio.lowlevel.current_task()))
+    taken = records(await log.append(batch))
+    trio.lowlevel.remove_instrument(steps)
+    assert steps.taken >= 10
+    assert [record.event for record in taken] == batch
+    assert [record for after in range(0, len(batch), 100) for record in await log.read(after, 100, 10_000)] == taken
+
+
+async def test_of_a_large_batch_all_is_taken_though_who_appends_is_cancelled_meanwhile(make_log: MakeLog) -> None:
+    log = make_log(100_000)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.append, [event()] * (3 * AT_ONCE))
+            while not log.statistics()["events"]:
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+    assert log.statistics()["events"] == 3 * AT_ONCE
+
+
+async def test_an_id_is_known_again_in_a_later_part_of_a_large_batch(make_log: MakeLog) -> None:
+    log = make_log(100_000)
+    batch = [event(event_id="x"), *[event()] * AT_ONCE, event(event_id="x")]
+    first, *others, last = await log.append(batch)
+    assert (isinstance(first, Record), len(others), last) == (True, AT_ONCE, "x")
 
 
 # Reading.

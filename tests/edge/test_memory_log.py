@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import trio
-
 from broker.core.event import Event, Record
 from broker.core.relations import Learned
-from broker.edge.memory_log import AT_ONCE, MemoryLog
+from broker.edge.memory_log import MemoryLog
 from broker.edge.retention import Retention
-from tests.turns import somebody_else
 
 
 class Clock:
@@ -28,35 +25,6 @@ def events(*ids: str) -> list[Event]:
 async def taken(log: MemoryLog, *ids: str) -> list[str]:
     """Append events of these ids; which of them the log took for new."""
     return [record.id for record in await log.append(events(*ids)) if isinstance(record, Record)]
-
-
-async def test_a_large_batch_does_not_keep_the_others_waiting() -> None:
-    log = MemoryLog()
-    batch = [Event("a", b"%d" % number) for number in range(10 * AT_ONCE + 1)]
-    async with somebody_else() as other:
-        records = await log.append(batch)
-    assert other.turns >= 8
-    assert [record.event for record in records if isinstance(record, Record)] == batch
-    assert await log.read(0, len(batch), 1_000_000) == records
-
-
-async def test_of_a_large_batch_all_is_taken_though_who_appends_is_cancelled_meanwhile() -> None:
-    log = MemoryLog()
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(log.append, [Event("a", b"1")] * (3 * AT_ONCE))
-            while not log.statistics()["events"]:
-                await trio.lowlevel.checkpoint()
-            assert log.statistics()["events"] < 3 * AT_ONCE
-            scope.cancel()
-    assert log.statistics()["events"] == 3 * AT_ONCE
-
-
-async def test_an_id_is_known_again_in_a_later_part_of_its_batch() -> None:
-    filling = [Event("a", b"1")] * AT_ONCE
-    answers = await MemoryLog().append([*events("x"), *filling, *events("x")])
-    assert answers[-1] == "x"
-    assert len(answers) == AT_ONCE + 2
 
 
 async def test_an_id_is_forgotten_when_its_time_is_over() -> None:
