@@ -71,15 +71,15 @@ def decode_body(request: Request, form: Form, text: bytes, source: str, name_fro
     """
     match form:
         case Form.EVENTS:
-            return decode_json(text, source)
+            yield from decode_json(text, source)
         case Form.LINES:
-            return decode_ndjson(text, source)
+            yield from decode_ndjson(text, source)
         case Form.CLOUDEVENT:
-            return iter([[decode_at(0, text, partial(structured, source=source, name_from=name_from))]])
+            yield [decode_at(0, text, partial(structured, source=source, name_from=name_from))]
         case Form.CLOUDEVENTS:
-            return batch(text, source, name_from)
+            yield from batch(text, source, name_from)
         case Form.BINARY:
-            return iter([[decode_at(0, text, lambda body: _binary(request, bytes(body), source, name_from))]])
+            yield [decode_at(0, text, lambda body: _binary(request, bytes(body), source, name_from))]
 
 
 def _binary(request: Request, body: bytes, source: str, name_from: NameFrom) -> Event:

@@ -45,8 +45,9 @@ def decode_signed(request: Request, form: Form, text: bytes, source: Source, nam
     Raises PublisherError; BadEvent with the index of the first bad event, where there is one.
     """
     if form is Form.EVENTS and begins_with(b"{", text):
-        return iter([[decode_at(0, text, lambda one: _decode_one(request, bytes(one), source))]])
-    return decode_body(request, form, text, source.label, name_from)
+        yield [decode_at(0, text, lambda one: _decode_one(request, bytes(one), source))]
+    else:
+        yield from decode_body(request, form, text, source.label, name_from)
 
 
 def identified(request: Request, events: list[Event], source: Source) -> list[Event]:

@@ -1,9 +1,9 @@
-"""Somebody else who would like to run: how often could it?"""
+"""Who runs, and how often: those that one has an eye on, and somebody else who would like to."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -27,3 +27,24 @@ async def somebody_else() -> AsyncIterator[Other]:
         nursery.start_soon(other.run)
         yield other
         nursery.cancel_scope.cancel()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of the tasks that `counts` says yes to."""
+
+    def __init__(self, counts: Callable[[trio.lowlevel.Task], bool]) -> None:
+        self.taken = 0
+        self._counts = counts
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.taken += self._counts(task)
+
+
+@contextmanager
+def counting_steps(counts: Callable[[trio.lowlevel.Task], bool]) -> Iterator[Steps]:
+    steps = Steps(counts)
+    trio.lowlevel.add_instrument(steps)
+    try:
+        yield steps
+    finally:
+        trio.lowlevel.remove_instrument(steps)

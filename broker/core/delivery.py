@@ -31,7 +31,7 @@ class Delivery:
 class Joined:
     """Events in one form, one behind the other. alone: nobody else is likely to need any of them in this form.
 
-    place: for whoever gives them out, to note where else they are.
+    place: where they are in the file that many sockets are sent them from, if somebody has put them there.
     """
 
     __slots__ = ("_form", "count", "data", "deliveries", "place", "size")

@@ -38,7 +38,7 @@ class PatternIndex(Generic[T]):
     def __init__(self, *, remember: int = 0) -> None:
         self._root: _Node[T] = _Node(loops=False)
         self._size = 0
-        self._remembered = lru_cache(remember)(self._find) if remember else None
+        self._remembered = lru_cache(remember)(self._find)
 
     def __len__(self) -> int:
         """How many pairs of pattern and value are filed."""
@@ -54,7 +54,7 @@ class PatternIndex(Generic[T]):
             node = child
         if node.values is None:
             node.values = set()
-            self._forget()
+            self._remembered.cache_clear()
         elif value in node.values:
             return False
         node.values.add(value)
@@ -77,7 +77,7 @@ class PatternIndex(Generic[T]):
         self._size -= 1
         if not values:
             way[-1].values = None
-            self._forget()
+            self._remembered.cache_clear()
             _prune(way, segments)
         return True
 
@@ -93,7 +93,7 @@ class PatternIndex(Generic[T]):
 
         The collections are the index's own: read them before the next change, and do not change them.
         """
-        return self._find(name) if self._remembered is None else self._remembered(name)
+        return self._remembered(name)
 
     def _find(self, name: str) -> Sequence[Collection[T]]:
         if name.startswith(RESERVED_PREFIX):
@@ -119,10 +119,6 @@ class PatternIndex(Generic[T]):
             if not nodes:
                 return []
         return [node.values for node in nodes if node.values]
-
-    def _forget(self) -> None:
-        if self._remembered is not None:
-            self._remembered.cache_clear()
 
     def _exact(self, name: str) -> list[Collection[T]]:
         values = self.under(name)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 import trio
 
-from broker.core.delivery import Bundle, Delivery, Joined
+from broker.core.delivery import Bundle, Delivery
 from broker.core.errors import BrokerError, LogUnavailable
 from broker.core.event import Record
-from broker.core.forms import PLAIN
+from broker.core.forms import Form
 from broker.core.policy import Policy
 from broker.core.ports import Log
 from broker.core.telling import is_telling
@@ -80,20 +80,13 @@ class Dispatcher:
 
     async def run(self, ingest: Ingest) -> None:
         """Dispatch until the door is closed and nothing is left."""
-        with closing(self._shared):
-            await self._run(ingest)
-
-    async def _run(self, ingest: Ingest) -> None:
-        while True:
-            try:
-                batches = await ingest.take(_BATCHES_AT_ONCE)
-            except EndOfIngest:
-                return
-            records = await self._append(batches)
-            given_out = 0
-            while given_out < len(records):
-                given_out = await self._take_turn(records, given_out)
-            self._learned_from(records)
+        with closing(self._shared), suppress(EndOfIngest):
+            while True:
+                records = await self._append(await ingest.take(_BATCHES_AT_ONCE))
+                given_out = 0
+                while given_out < len(records):
+                    given_out = await self._take_turn(records, given_out)
+                self._learned_from(records)
 
     def adopt(self, policy: Policy) -> None:
         """Let `policy` rule from the next event on. Facts stay, except those of relations that are gone."""
@@ -205,12 +198,9 @@ class Dispatcher:
 
     async def _offer(self, bundle: Bundle, members: Sequence[Connection]) -> None:
         # What stands in this loop costs as often as there are deliveries.
-        shared = self._shared
+        shared, count = self._shared, len(bundle.deliveries)
         shared.clear()
-        form = members[0].form if members else PLAIN
-        events = bundle.joined(form)
-        data, size, count = events.data, events.size, events.count
-        place = self._share(events, len(members))
+        form: Form | None = None
         gone = 0
         offers = self._offered + bundle.size // _BYTES_AN_OFFER
         for connection in members:
@@ -218,7 +208,9 @@ class Dispatcher:
                 form = connection.form
                 events = bundle.joined(form)
                 data, size = events.data, events.size
-                place = self._share(events, len(members))
+                if events.place is None:
+                    events.place = shared.put(data, len(members))
+                place = events.place
             try:
                 if place is None:
                     sent = connection.outbox.straight(data)
@@ -239,12 +231,6 @@ class Dispatcher:
                 await trio.lowlevel.checkpoint()
         self.counters["deliveries"] += gone
         self._offered = offers
-
-    def _share(self, events: Joined, sockets: int) -> int | None:
-        """Where these events are in the file that sockets share, if they are there."""
-        if events.place is None:
-            events.place = self._shared.put(events.data, sockets)
-        return events.place
 
     def _queue(self, connection: Connection, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:

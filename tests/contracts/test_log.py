@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
+from operator import is_
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +23,7 @@ from broker.edge.memory_log import MemoryLog
 from broker.edge.retention import Retention
 from broker.edge.sqlite_log import SqliteLog
 from tests.contracts.log_model import APPEND, LEARN, LOCATE, READ, Model, play
+from tests.turns import counting_steps
 
 Kind = Callable[[Path, int], Log]  # makes a log that retains so many events, with a folder of its own
 MakeLog = Callable[[int], Log]
@@ -192,23 +195,11 @@ async def test_batches_that_come_at_once_are_not_mixed(log: Log, batches: int, s
     assert all(offsets == list(range(offsets[0], offsets[0] + size)) for offsets in taken)
 
 
-class Steps(trio.abc.Instrument):
-    """Counts the steps of one task."""
-
-    def __init__(self, task: trio.lowlevel.Task) -> None:
-        self._task = task
-        self.taken = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.taken += task is self._task
-
-
 async def test_a_large_batch_is_taken_in_many_steps(make_log: MakeLog) -> None:
     log = make_log(100_000)
     batch = [Event("a", b"%d" % number) for number in range(10 * AT_ONCE + 1)]
-    trio.lowlevel.add_instrument(steps := Steps(trio.lowlevel.current_task()))
-    taken = records(await log.append(batch))
-    trio.lowlevel.remove_instrument(steps)
+    with counting_steps(partial(is_, trio.lowlevel.current_task())) as steps:
+        taken = records(await log.append(batch))
     assert steps.taken >= 10
     assert [record.event for record in taken] == batch
     assert [record for after in range(0, len(batch), 100) for record in await log.read(after, 100, 10_000)] == taken

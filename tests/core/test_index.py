@@ -41,7 +41,7 @@ def test_it_finds_what_the_slow_way_finds_after_any_changes(
             pairs.discard(pair)
         assert len(index) == len(pairs)
         assert found(index, name) == filed(pairs, name)
-        assert index._remembered is None or index._remembered.cache_info().currsize <= remember
+        assert index._remembered.cache_info().currsize <= remember
     for name in wanted:
         assert found(index, name) == filed(pairs, name)
         assert all(index.match(name))

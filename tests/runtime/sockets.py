@@ -1,4 +1,4 @@
-"""A stand-in for a socket and for what goes to it, and an eye on those who write, for tests of the outbox."""
+"""A stand-in for a socket and for what goes to it, for tests of the outbox."""
 
 from __future__ import annotations
 
@@ -121,21 +121,6 @@ class Slow(Socket):
             self._let.release()
 
 
-class Steps(trio.abc.Instrument):
-    """Counts how often a writer runs."""
-
-    def __init__(self) -> None:
-        self.of_writers = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.of_writers += task.name.endswith("Outbox.run")
-
-
-@contextmanager
-def counting_steps() -> Iterator[Steps]:
-    steps = Steps()
-    trio.lowlevel.add_instrument(steps)
-    try:
-        yield steps
-    finally:
-        trio.lowlevel.remove_instrument(steps)
+def is_writer(task: trio.lowlevel.Task) -> bool:
+    """Whether it writes what waits in an outbox."""
+    return task.name.endswith("Outbox.run")

@@ -7,7 +7,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.runtime.outbox import Outbox, Overflow, QueueLimits
-from tests.runtime.sockets import Socket, counting_steps
+from tests.runtime.sockets import Socket, is_writer
+from tests.turns import counting_steps
 
 every_way = pytest.mark.parametrize("overflow", list(Overflow))
 
@@ -18,13 +19,13 @@ async def test_a_writer_that_waits_is_woken_once_for_all_that_comes(overflow: Ov
     async with trio.open_nursery() as nursery:
         nursery.start_soon(out.run, socket.write)
         await wait_all_tasks_blocked()
-        with counting_steps() as steps:
+        with counting_steps(is_writer) as steps:
             for number in range(50):
                 out.offer(b"x", f"n{number}")
                 out.control(b"p")
             await wait_all_tasks_blocked()
         assert len(socket.writes) == 1
-        assert steps.of_writers <= 3
+        assert steps.taken <= 3
         nursery.cancel_scope.cancel()
 
 
@@ -39,11 +40,11 @@ async def test_all_that_came_during_a_write_wakes_the_writer_once_more(overflow:
         for number in range(50):
             out.offer(b"x", f"n{number}")
             out.control(b"p")
-        with counting_steps() as steps:
+        with counting_steps(is_writer) as steps:
             socket.open.set()
             await wait_all_tasks_blocked()
         assert [len(write) for write in socket.writes] == [5, 16 + 50]
-        assert steps.of_writers <= 6
+        assert steps.taken <= 6
         nursery.cancel_scope.cancel()
 
 
