@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from broker.core.errors import Overloaded
-from broker.core.http import BodyTooLarge, Headers, Request, Response, error_response, json_response
+from broker.core.http import BodyTooLarge, Headers, HeaderTable, Request, Response, error_response, json_response
 
 
 async def no_body(limit: int) -> bytes:
@@ -19,6 +19,13 @@ def request(*headers: tuple[bytes, bytes]) -> Request:
 def test_a_header_that_is_not_there_is_none() -> None:
     assert request().header("host") is None
     assert request().header_values("host") == []
+
+
+def test_a_table_of_headers_with_another_value_is_a_table_of_those_headers() -> None:
+    headers = [(b"a", b"1"), (b"length", b"2"), (b"a", b"3")]
+    other = [(b"a", b"1"), (b"length", b"40"), (b"a", b"3")]
+    replaced = HeaderTable(headers).replaced(b"length", b"40")
+    assert (replaced, replaced.values) == (HeaderTable(other), HeaderTable(other).values)
 
 
 def test_several_headers_of_one_name_are_joined() -> None:

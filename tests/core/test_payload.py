@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.errors import BadPayload
-from broker.core.payload import MAX_DEPTH, MISSING, check_text, encode, read
+from broker.core.payload import MAX_DEPTH, MISSING, check_text, check_texts, encode, read
 
 characters = st.sampled_from(["a", '"', "\\", "[", "{", "]", "\ud800", "\udbff", "\udc00", "\udfff", "é", "😀", "\n"])
 texts = st.text(characters, max_size=6)
@@ -56,6 +58,21 @@ def test_depth_is_counted_outside_of_texts_only(value: Any, levels: int, objects
         value = {"[{": value, "]}": "[[[["} if is_object else [value, "}}}}{{{{"]
     raw = json.dumps(value).encode()
     assert passes(raw) == (depth(value) <= MAX_DEPTH and not has_lone_surrogate(json.loads(raw)))
+
+
+def refused(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except BadPayload:
+        return True
+    return False
+
+
+@given(st.lists(st.one_of(values.map(json.dumps), st.integers(120, 140).map(lambda depth: "[" * depth + "]" * depth))))
+def test_several_are_refused_together_if_one_of_them_is_alone(texts: list[str]) -> None:
+    parts = [text.encode() for text in texts]
+    alone = any(refused(partial(check_text, part)) for part in parts)
+    assert refused(partial(check_texts, parts, b"".join(parts))) == alone
 
 
 def test_as_deep_as_may_be_passes() -> None:

@@ -24,6 +24,13 @@ def test_a_right_reaches_as_far_as_its_patterns() -> None:
     assert not covered(["a.*", "games.**"], "games")
 
 
+def test_the_right_to_all_is_none_to_what_is_the_broker_s_own() -> None:
+    assert covered(["a", "**"], "games.1.created")
+    assert covered("**", "broker")
+    assert not covered("**", "broker.x")
+    assert covered(["**", "broker.x"], "broker.x")
+
+
 def test_a_single_pattern_is_a_list_of_one() -> None:
     assert covered("games.**", "games.1")
     assert not covered("games.**", "a")
